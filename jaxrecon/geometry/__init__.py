@@ -1,1 +1,1 @@
-
+"""Rotations, cameras and Procrustes alignment: batched pure functions, `jax.numpy` only."""
