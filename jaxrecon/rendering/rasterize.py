@@ -1,0 +1,237 @@
+"""The one rasteriser: which triangle each pixel sees, in JAX, compiled once per shape.
+
+Method: every triangle asks for the pixels of its bounding box; the requests of all triangles
+are laid out in one flat list of fixed length (the budget), tested, and scattered into a depth
+buffer and then into a face buffer. No loop over triangles, pixels or meshes, so the same code
+runs batched under `vmap` and on every backend. Several meshes are one call with their vertices
+and faces concatenated.
+
+Pixels: `x` to the right, `y` down; pixel `(row r, column c)` has its centre at
+`(c + 0.5, r + 0.5)`, so an image spans `[0, width] x [0, height]` and a principal point of
+`(width / 2, height / 2)` is its middle.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrecon.errors import UserError
+from jaxrecon.typing import AnyArray, Array, Float, Int
+
+NEAR = 1e-4  # metres; a triangle with any corner closer than this is not drawn
+_SLACK = 1e-4  # pixels; keeps neighbouring triangles watertight in float32
+_MIN_BUDGET = 1 << 14
+
+
+class Fragments(NamedTuple):
+    """What the rasteriser found. Gradients flow through `barycentric` and `depth`."""
+
+    face_id: Int[AnyArray, "*b h w"]  # visible face, -1 for none
+    barycentric: Float[AnyArray, "*b h w 3"]  # perspective-correct, zeros for none
+    depth: Float[AnyArray, "*b h w"]  # in the unit of the vertices, inf for none
+    overflow: Int[AnyArray, "*b"]  # requests beyond the budget; the picture is whole if 0
+
+    @property
+    def mask(self) -> AnyArray:
+        """True where a face is seen."""
+        return self.face_id >= 0
+
+
+@partial(jax.jit, static_argnames=("image_size", "max_fragments", "cull_backfaces"))
+def rasterize(
+    vertices_image: Float[Array, "v 3"],
+    faces: Int[Array, "f 3"],
+    image_size: tuple[int, int],
+    max_fragments: int = 1 << 18,
+    cull_backfaces: bool = False,
+) -> Fragments:
+    """Find the nearest triangle at each pixel centre.
+
+    Args:
+      vertices_image: pixel x, pixel y and depth z > 0 of each vertex.
+      faces: vertex indices. A triangle that reaches behind `NEAR` is left out whole.
+      image_size: (height, width).
+      max_fragments: budget, the sum over triangles of the pixel centres in their clipped
+        bounding boxes; `count_fragments` tells it, `rasterize_host` chooses it.
+      cull_backfaces: leave out triangles whose corners turn clockwise on the screen
+        (those that face away, when normals point outwards), about half of a closed mesh.
+
+    The choice of the face is piecewise constant and carries no gradient; barycentrics and
+    depth are recomputed from the chosen face's corners and do.
+    """
+    height, width = image_size
+    face_id, overflow = _visible_faces(
+        jax.lax.stop_gradient(vertices_image), faces, height, width, max_fragments, cull_backfaces
+    )
+    barycentric, depth = _barycentric(vertices_image, faces, face_id)
+    return Fragments(face_id, barycentric, depth, overflow)
+
+
+def interpolate(
+    fragments: Fragments, faces: Int[Array, "f 3"], vertex_attributes: Float[Array, "v c"]
+) -> Float[Array, "h w c"]:
+    """Vertex attributes at the visible surface point of each pixel; zeros where there is none.
+
+    Differentiable in the attributes and, through the barycentrics, in the vertices.
+    """
+    corners = vertex_attributes[faces[jnp.maximum(fragments.face_id, 0)]]
+    return (fragments.barycentric[..., None] * corners).sum(-2)
+
+
+def rasterize_host(
+    vertices_image: Float[AnyArray, "v 3"],
+    faces: Int[AnyArray, "f 3"],
+    image_size: tuple[int, int],
+    cull_backfaces: bool = False,
+) -> Fragments:
+    """`rasterize` for callers outside of jit: chooses the budget and pads to few shapes.
+
+    The result holds NumPy arrays. Budgets are powers of two, and vertex and face counts are
+    rounded up to few sizes, so that scenes of varying size reuse the same compiled programs.
+    """
+    vertices = np.asarray(vertices_image, np.float32)
+    triangles = np.asarray(faces, np.int32)
+    check_mesh(vertices, triangles)
+    budget = _budget(count_fragments(vertices, triangles, image_size, cull_backfaces))
+    padded_vertices = _pad_rows(vertices)
+    padded_faces = _pad_rows(triangles)  # faces (0, 0, 0): no area, never drawn
+    while True:
+        fragments = rasterize(
+            jnp.asarray(padded_vertices),
+            jnp.asarray(padded_faces),
+            image_size,
+            budget,
+            cull_backfaces,
+        )
+        if int(fragments.overflow) == 0:
+            return Fragments(*(np.asarray(x) for x in fragments))
+        budget *= 2
+
+
+def count_fragments(
+    vertices_image: Float[AnyArray, "v 3"],
+    faces: Int[AnyArray, "f 3"],
+    image_size: tuple[int, int],
+    cull_backfaces: bool = False,
+) -> int:
+    """The budget `rasterize` needs for this mesh (NumPy)."""
+    corners = np.asarray(vertices_image, np.float32)[np.asarray(faces)]
+    _, extent = _boxes(corners, *image_size, cull_backfaces, np)
+    return int((extent[:, 0].astype(np.int64) * extent[:, 1]).sum())
+
+
+def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Raise a UserError for vertices that are not finite or faces that point outside."""
+    if not np.isfinite(vertices).all():
+        row = int(np.argwhere(~np.isfinite(vertices))[0, 0])
+        raise UserError(f"vertices: vertex {row} is not finite; nothing can be drawn")
+    if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
+        raise UserError(
+            f"faces: indices run from {faces.min()} to {faces.max()}, "
+            f"but there are {len(vertices)} vertices"
+        )
+
+
+def _boxes(corners, height, width, cull_backfaces, xp):
+    """First pixel (F, 2) and extent (F, 2) of each triangle's clipped box; NumPy or JAX."""
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    low = xp.minimum(xp.minimum(a, b), c)
+    high = xp.maximum(xp.maximum(a, b), c)
+    size = xp.asarray([width, height], xp.float32)
+    # Clip in float first: far-away corners overflow an int32.
+    first = xp.ceil(xp.clip(low[:, :2] - (0.5 + _SLACK), 0.0, size))
+    last = xp.floor(xp.clip(high[:, :2] - (0.5 - _SLACK), -1.0, size - 1.0))
+    ab, ac = b[:, :2] - a[:, :2], c[:, :2] - a[:, :2]
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    drawn = (low[:, 2] > NEAR) & ((area < 0.0) if cull_backfaces else (area != 0.0))
+    extent = xp.where(drawn[:, None], xp.maximum(last - first + 1.0, 0.0), 0.0)
+    return first.astype(xp.int32), extent.astype(xp.int32)
+
+
+def _visible_faces(vertices, faces, height, width, max_fragments, cull_backfaces):
+    corners = vertices[faces]
+    first, extent = _boxes(corners, height, width, cull_backfaces, jnp)
+    counts = extent[:, 0] * extent[:, 1]
+    ends = jnp.cumsum(counts)
+    overflow = jnp.maximum(ends[-1] - max_fragments, 0)
+
+    # Flat list of (triangle, pixel) requests.
+    owner = jnp.repeat(
+        jnp.arange(len(faces), dtype=jnp.int32), counts, total_repeat_length=max_fragments
+    )
+    slot = jnp.arange(max_fragments, dtype=jnp.int32)
+    local = slot - (ends - counts)[owner]
+    box_width = jnp.maximum(extent[owner, 0], 1)
+    column = first[owner, 0] + local % box_width
+    row = first[owner, 1] + local // box_width
+
+    # Edge functions relative to the first corner keep their precision in large images.
+    a = corners[:, 0, :2]
+    ab, ac = corners[:, 1, :2] - a, corners[:, 2, :2] - a
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    inverse_area = jnp.where(area == 0.0, 0.0, 1.0 / jnp.where(area == 0.0, 1.0, area))
+    slack = _SLACK * jnp.abs(inverse_area) * (jnp.abs(ab) + jnp.abs(ac)).sum(-1)
+    inverse_depth = 1.0 / jnp.maximum(corners[..., 2], NEAR)
+    table = jnp.concatenate(
+        [a, ab * inverse_area[:, None], ac * inverse_area[:, None], slack[:, None], inverse_depth],
+        axis=-1,
+    )[owner]
+    px = column + 0.5 - table[:, 0]
+    py = row + 0.5 - table[:, 1]
+    weight_b = px * table[:, 5] - py * table[:, 4]
+    weight_c = py * table[:, 2] - px * table[:, 3]
+    weight_a = 1.0 - weight_b - weight_c
+    inside = jnp.minimum(jnp.minimum(weight_a, weight_b), weight_c) >= -table[:, 6]
+    inside &= slot < ends[-1]
+    # Clamped, so that the slack never extrapolates the depth of a sliver seen edge-on.
+    inverse = weight_a * table[:, 7] + weight_b * table[:, 8] + weight_c * table[:, 9]
+    inverse = jnp.clip(inverse, table[:, 7:10].min(-1), table[:, 7:10].max(-1))
+    fragment_depth = 1.0 / inverse
+
+    # Two scatters: the least depth of each pixel, then the lowest face that has it.
+    pixel = jnp.where(inside, row * width + column, height * width)
+    nearest = jnp.full(height * width, jnp.inf).at[pixel].min(fragment_depth, mode="drop")
+    wins = inside & (fragment_depth == nearest[jnp.minimum(pixel, height * width - 1)])
+    none = jnp.int32(len(faces))
+    winner = (
+        jnp.full(height * width, none)
+        .at[jnp.where(wins, pixel, height * width)]
+        .min(owner, mode="drop")
+    )
+    return jnp.where(winner == none, -1, winner).reshape(height, width), overflow
+
+
+def _barycentric(vertices, faces, face_id):
+    """Perspective-correct barycentrics (h, w, 3) and depth (h, w) of the chosen faces."""
+    height, width = face_id.shape
+    seen = face_id >= 0
+    corners = vertices[faces[jnp.maximum(face_id, 0)]]
+    safe = jnp.asarray([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], corners.dtype)
+    corners = jnp.where(seen[..., None, None], corners, safe)
+    a = corners[..., 0, :2]
+    ab, ac = corners[..., 1, :2] - a, corners[..., 2, :2] - a
+    area = ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
+    px = jnp.arange(width)[None, :] + 0.5 - a[..., 0]
+    py = jnp.arange(height)[:, None] + 0.5 - a[..., 1]
+    weight_b = (px * ac[..., 1] - py * ac[..., 0]) / area
+    weight_c = (py * ab[..., 0] - px * ab[..., 1]) / area
+    screen = jnp.stack([1.0 - weight_b - weight_c, weight_b, weight_c], axis=-1)
+    over_depth = screen / corners[..., 2]
+    inverse = over_depth.sum(-1)
+    barycentric = jnp.where(seen[..., None], over_depth / inverse[..., None], 0.0)
+    return barycentric, jnp.where(seen, 1.0 / inverse, jnp.inf)
+
+
+def _budget(count: int) -> int:
+    return max(_MIN_BUDGET, 1 << max(count - 1, 1).bit_length())
+
+
+def _pad_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows padded with zeros to a multiple of an eighth of the next power of two."""
+    step = max((1 << max(len(rows) - 1, 1).bit_length()) // 8, 64)
+    padded = np.zeros((-(-max(len(rows), 1) // step) * step, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
