@@ -16,7 +16,7 @@ them around `None`, shape structs and replicated arrays. The shapes are in their
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import optax
 from flax import struct
@@ -101,7 +101,7 @@ class System(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Any) -> "System":
         """The system that a resolved config describes; unknown choices raise UserError."""
 
     @abc.abstractmethod
