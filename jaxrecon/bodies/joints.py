@@ -88,7 +88,7 @@ JOINT_SETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # Rows of J_regressor_h36m that give the 17 evaluation joints; the first 14 are LSP's
-# (spec meta_hmr 3.1). Written by name: ankle ... wrist, neck := thorax row, head, then the rest.
+# (spec meta_hmr 3.1), whose neck and head top are the thorax and head rows.
 _EVALUATION17 = (*_LIMBS_LSP, "thorax", "head", "pelvis", "spine", "jaw")
 
 # The 45 joints and landmarks that a SMPL layer gives (24 joints, 21 vertices), then the 9 of
