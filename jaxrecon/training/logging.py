@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -41,6 +41,7 @@ class MetricWriter:
 
     def __init__(self, folder: Path, start_step: int = 0, tensorboard: bool = False) -> None:
         self._folder = Path(folder)
+        self._board = _tensorboard(self._folder, start_step) if tensorboard else None
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tables: dict[str, list[dict[str, Any]]] = {}
         rows = [row for row in read_metrics(self._folder) if row["step"] <= start_step]
@@ -54,7 +55,6 @@ class MetricWriter:
         _cut_timing(self._folder / TIMING_FILE, start_step)
         self._metrics = open(self._folder / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115
         self._timing = open(self._folder / TIMING_FILE, "a", encoding="utf-8")  # noqa: SIM115
-        self._board = _tensorboard(self._folder, start_step) if tensorboard else None
 
     def write(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
         """One row, on disk (as far as the operating system goes) when this returns."""
@@ -158,12 +158,10 @@ class Progress:
       total: last step.
       start: steps done before.
       batch_size: images of one step, over all devices.
-      stream: where to write; standard error by default.
+      stream: the text stream to write to; standard error by default.
     """
 
-    def __init__(
-        self, total: int, start: int, batch_size: int, stream: IO[str] | None = None
-    ) -> None:
+    def __init__(self, total: int, start: int, batch_size: int, stream: Any = None) -> None:
         self._stream = stream or sys.stderr
         self._total, self._batch_size = total, batch_size
         self._done, self._elapsed = 0, 0.0

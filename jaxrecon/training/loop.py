@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from jaxrecon.errors import UserError
 from jaxrecon.systems.base import System
@@ -53,7 +53,7 @@ def train(
     workdir: str | Path,
     evaluate: Evaluate | None = None,
     placement: Placement | None = None,
-    stream: IO[str] | None = None,
+    stream: Any = None,
 ) -> TrainResult:
     """Trains, and continues by itself where the run folder has a checkpoint.
 
@@ -64,7 +64,7 @@ def train(
       workdir: the run folder: metrics, times and checkpoints.
       evaluate: variables -> scalars, called every `eval_every` steps.
       placement: devices; all local ones by default.
-      stream: where progress goes; standard error by default.
+      stream: the text stream that progress goes to; standard error by default.
 
     Raises:
       UserError: a loss that is not finite (with its step), damaged checkpoints, data that end.

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ Metrics = dict[str, Any]
 StepFunction = Callable[[TrainState, dict[str, Any], Batch], tuple[TrainState, Metrics]]
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """What the data gives: host batches, and a position that can be saved and taken up again."""
 
@@ -185,9 +186,10 @@ def _step_function(
         if axis is not None:
             loss, aux, grads = jax.lax.pmean((loss, aux, grads), axis)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {**aux.metrics, "loss": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = {**aux.metrics, "loss": loss, "grad_norm": _norm(grads)}
         return (
-            state.replace(
+            dataclasses.replace(
+                state,
                 step=state.step + 1,
                 params=optax.apply_updates(state.params, updates),
                 batch_stats=aux.state,
@@ -264,6 +266,10 @@ def agree(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
+
+
+def _norm(tree: Any) -> Any:
+    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
 
 
 def _first_copy(array: Any) -> np.ndarray:
