@@ -143,6 +143,10 @@ class System(abc.ABC):
         `variables` brings the constants, such as the body that makes the ground-truth mesh.
         """
 
+    def baseline(self, variables: Variables, batch: Batch) -> Any:
+        """The prediction that uses no evidence (a mean pose), to be beaten; None if there is none."""
+        return None
+
     def protocol(self) -> dict[str, Any]:
         """How `evaluate` measures, in words: joint set, regressor, root, alignment, units."""
         return {}

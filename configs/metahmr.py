@@ -1,0 +1,173 @@
+"""Meta-HMR: a body from one photograph, meta-trained for its own test-time optimisation.
+
+    python -m jaxrecon.main --config=configs/metahmr.py --workdir=runs/metahmr
+    python -m jaxrecon.main --config=configs/metahmr.py:paper --workdir=runs/paper
+
+or `jaxrecon.fit("metahmr")` from Python. Source: arXiv 2401.14121.
+
+| preset | what it is | data |
+| --- | --- | --- |
+| (none) | a small ResNet at small crops, for a laptop without a GPU | embedded photographs |
+| `tiny` | everything once, in seconds: for tests, it learns nothing | embedded, a few |
+| `resnet50` | the published network at its published crop, from scratch | embedded photographs |
+| `paper` | the published training: data sets, initial weights, schedule | licensed, see below |
+
+Any field is set as `--config.group.field=value`; a name that is the only one of its kind needs
+no group (`--config.batch_size=8`; the fields of `training` go first).
+
+`paper` needs Human3.6M, COCO 2014, MPII and MPI-INF-3DHP (and 3DPW to evaluate) prepared under
+`data.folder`, the SMPL files under `body.path`, and converted initial weights (`--mode=convert`)
+in `training.init_from`.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxrecon.config import preset_of
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """The config of one preset: "", "tiny", "resnet50" or "paper"."""
+    change = preset_of({"": None, "tiny": _tiny, "resnet50": _resnet50, "paper": _paper}, preset)
+    config = _default()
+    if change is not None:
+        change(config)
+    return config
+
+
+def _default() -> ConfigDict:
+    config = ConfigDict()
+
+    # The method: fields of `jaxrecon.systems.meta_hmr.MetaHMR`, where each is explained.
+    config.system = ConfigDict()
+    config.system.name = "meta_hmr"
+    config.system.model = "cliff"  # or "hmr", which does not see where the crop lies
+    config.system.backbone = "resnet_small"
+    config.system.aux_backbone = "resnet_small"
+    config.system.hidden = 512
+    config.system.image_size = (112, 112)  # height, width of the crop; 256x192 is "rect"
+    config.system.main_iterations = 10
+    config.system.aux_iterations = 3
+    config.system.dropout = 0.0
+    config.system.inner_steps = 1  # 0: ordinary training ("no inner")
+    config.system.inner_lr = 1e-3
+    config.system.order = "second"  # or "first": first-order meta-gradient
+    config.system.outer_lr = 3e-4
+    config.system.aux_lr = 3e-4  # 0: aux stays as it is
+    config.system.beta1 = 0.9
+    config.system.beta2 = 0.999
+    config.system.eps_adam = 1e-8
+    config.system.schedule_steps = 0
+    config.system.aux_supervision = True  # aux starts from nothing here, so it must learn
+    config.system.openpose_weight = 0.0
+    config.system.gt_weight = 1.0
+    config.system.vertex_stride = 8
+    config.system.mean_pose = True
+    config.system.weights = ConfigDict()
+    config.system.weights.keypoints2d = 5.0
+    config.system.weights.joints3d = 5.0
+    config.system.weights.vertices = 0.5
+    config.system.weights.pose = 1.0
+    config.system.weights.betas = 0.001
+    config.system.weights.camera = 1.0
+
+    # Test-time optimisation (fields of `TestTime`, and how many steps).
+    config.tto = ConfigDict()
+    config.tto.steps = 14
+    config.tto.inner_lr = 1e-3  # the first, dual, step
+    config.tto.after_lr = 1e-4  # the later steps
+    config.tto.optimizer = "adam"  # or "sgd"
+    config.tto.dual_step = True
+    config.tto.stop_change = 0.0  # published early stop: 2e-5
+    config.tto.per_image = False
+    config.tto.openpose = False  # fit detected joints instead of annotated ones
+    config.tto.always_pseudo = False
+
+    config.body = ConfigDict()
+    config.body.path = ""  # SMPL file or folder; empty: the open body
+
+    config.data = ConfigDict()
+    config.data.train = "open_body"  # a name, "h36m:0.5,coco:0.5", or "published"
+    config.data.test = "open_body"
+    config.data.train_split = "train"
+    config.data.test_split = "test"
+    config.data.folder = ""  # empty: $JAXRECON_DATA or ~/.cache/jaxrecon/datasets
+    config.data.builder_config = ""  # size of the embedded photographs; empty: the builder's own
+    config.data.box = "keypoints"  # or "file": a detector's box
+    config.data.augment = True
+    config.data.flip = 0.5  # probability
+    config.data.rotation = 30.0  # degrees, one standard deviation
+    config.data.scale = 0.25
+    config.data.noise = 0.4  # channel gains
+    config.data.occlusion = True
+    config.data.workers = 0  # processes that decode and crop; 0: threads of this one
+    config.data.ignore_3d = False  # train without 3D labels
+
+    config.training = ConfigDict()
+    config.training.steps = 1500
+    config.training.epochs = 0  # above 0: replaces `steps`
+    config.training.batch_size = 32
+    config.training.seed = 2023
+    config.training.log_every = 25
+    config.training.eval_every = 500
+    config.training.checkpoint_every = 250
+    config.training.keep_checkpoints = 2
+    config.training.best_metric = "pa_mpjpe"
+    config.training.time_limit_minutes = 0.0  # 0: none
+    config.training.tensorboard = False
+    config.training.init_from = ""  # a run folder or checkpoint whose weights to start from
+
+    config.evaluation = ConfigDict()
+    config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
+    config.evaluation.examples = 200  # 0: all
+    config.evaluation.examples_in_training = 100
+    config.evaluation.protocol = "3dpw"  # 14 joints, H36M regressor; see `MetaHMR.protocol`
+    return config
+
+
+def _tiny(config: ConfigDict) -> None:
+    config.system.backbone = config.system.aux_backbone = "resnet_tiny"
+    config.system.hidden = 32
+    config.system.image_size = (64, 64)
+    config.system.main_iterations = 3
+    config.system.order = "first"
+    config.tto.steps = 2
+    config.data.builder_config = "tiny"
+    config.training.steps = 4
+    config.training.batch_size = 4
+    config.training.log_every = 1
+    config.training.eval_every = 2
+    config.training.checkpoint_every = 2
+    config.evaluation.batch_size = 4
+    config.evaluation.examples = 8
+    config.evaluation.examples_in_training = 4
+
+
+def _resnet50(config: ConfigDict) -> None:
+    config.system.backbone = config.system.aux_backbone = "resnet50"
+    config.system.hidden = 1024
+    config.system.image_size = (256, 192)
+    config.system.dropout = 0.5
+    config.system.inner_lr = config.tto.inner_lr = config.tto.after_lr = 1e-5
+    config.system.outer_lr = config.system.aux_lr = 1e-4
+    config.system.vertex_stride = 1
+    config.training.steps = 20000
+    config.training.log_every = 100
+    config.training.eval_every = 2000
+    config.training.checkpoint_every = 1000
+
+
+def _paper(config: ConfigDict) -> None:
+    _resnet50(config)
+    config.system.order = "first"
+    config.system.aux_lr = 1e-6
+    config.system.aux_supervision = False
+    config.tto.stop_change = 2e-5
+    config.data.train = "published"
+    config.data.test = "3dpw"
+    config.training.epochs = 30
+    config.training.batch_size = 30
+    config.training.log_every = 1000
+    config.training.eval_every = 50000
+    config.training.checkpoint_every = 10000
+    config.evaluation.examples = 0
+    config.evaluation.examples_in_training = 0
