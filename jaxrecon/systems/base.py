@@ -144,7 +144,7 @@ class System(abc.ABC):
         """
 
     def baseline(self, variables: Variables, batch: Batch) -> Any:
-        """The prediction that uses no evidence (a mean pose), to be beaten; None if there is none."""
+        """The prediction that uses no evidence (a mean pose), to be beaten; None: there is none."""
         return None
 
     def protocol(self) -> dict[str, Any]:
