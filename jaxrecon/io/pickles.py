@@ -6,6 +6,7 @@ chumpy arrays, plain containers) into NumPy arrays and Python values. Anything e
 """
 
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ _STUMBLES = (
     EOFError,
     OverflowError,
     MemoryError,
-    RecursionError,
+    RuntimeError,  # too deep, or an encrypted archive
+    NotImplementedError,
+    zlib.error,
 )
 
 
