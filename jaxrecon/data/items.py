@@ -30,6 +30,8 @@ from jaxrecon.errors import UserError
 
 # First of the 24 annotated joints among the 49.
 _GT24 = 25
+# Names of the image folders in the published layout; Python packages cannot begin with a digit.
+_ALIASES = {"pw3d": "3dpw", "mpii3d": "mpi_inf_3dhp"}
 # Photographs that the published loader halves after reading.
 _HALVED = ("3dpw",)
 
@@ -164,7 +166,8 @@ def person_from_record(record: Mapping[str, Any], box: str = "keypoints") -> Per
 def canonical_name(dataset: str) -> str:
     """A data set's name without case, dashes and protocol: "h36m-p2" is "h36m"."""
     name = dataset.lower().replace("-", "_")
-    return name[:-3] if name.endswith(("_p1", "_p2")) else name
+    name = name[:-3] if name.endswith(("_p1", "_p2")) else name
+    return _ALIASES.get(name, name)
 
 
 def _text(value: Any) -> str:
