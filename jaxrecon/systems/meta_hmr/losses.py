@@ -1,0 +1,121 @@
+"""Losses of Meta-HMR (spec meta_hmr section 4): plain functions of predictions and labels.
+
+A mean over the samples that carry a label is 0 where none does. With `axis_name` every mean is
+that of the global batch of a mapped axis.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxrecon.typing import AnyArray, Array, Bool, Float
+
+_HIPS = (2, 3)  # right and left hip among gt24: their middle is the root of 3D losses
+_OPENPOSE = 25  # the first 25 of the 49 joints are OpenPose's
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the summed objective; the defaults are the published ones."""
+
+    keypoints2d: float = 5.0
+    joints3d: float = 5.0
+    vertices: float = 0.5
+    pose: float = 1.0
+    betas: float = 0.001
+    camera: float = 1.0
+
+
+def masked_mean(
+    values: Float[AnyArray, "b *rest"],
+    mask: AnyArray | None = None,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Mean over the samples whose mask is not zero, over all their entries; 0 if there is none."""
+    values = jnp.asarray(values)
+    per_sample = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+    keep = jnp.ones_like(per_sample) if mask is None else (jnp.asarray(mask) != 0) * 1.0
+    total, count = jnp.sum(per_sample * keep), jnp.sum(keep)
+    if axis_name is not None:
+        total, count = lax.psum(total, axis_name), lax.psum(count, axis_name)
+    return total / jnp.maximum(count, 1.0)
+
+
+def keypoint_loss(
+    pred: Float[AnyArray, "b 49 2"],
+    gt: Float[AnyArray, "b 49 3"],
+    openpose_weight: float = 0.0,
+    gt_weight: float = 1.0,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Confidence-weighted squared 2D error in crop units of [-1, 1] (L_2D).
+
+    The mean divides by all 49 joints even where only one of the two groups counts.
+    """
+    joint = jnp.where(jnp.arange(pred.shape[1]) < _OPENPOSE, openpose_weight, gt_weight)
+    weight = gt[..., 2:] * joint[:, None]
+    return masked_mean(weight * (pred - gt[..., :2]) ** 2, None, axis_name)
+
+
+def joint_loss(
+    pred: Float[AnyArray, "b 49 3"],
+    gt: Float[AnyArray, "b 24 c"],
+    mask: AnyArray,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Squared error of the 24 annotated joints, both rooted at the middle of the hips (L_3D).
+
+    Args:
+        pred: metres, SPIN's 49.
+        gt: metres, and a confidence as fourth column unless it is 1 throughout (pseudo labels).
+        mask: (B,) which samples have 3D joints.
+    """
+    pred, gt = jnp.asarray(pred)[:, _OPENPOSE:], jnp.asarray(gt)
+    confidence = gt[..., 3:] if gt.shape[-1] == 4 else 1.0
+    target = gt[..., :3]
+
+    def rooted(x: Array) -> Array:
+        return x - 0.5 * (x[:, _HIPS[0]] + x[:, _HIPS[1]])[:, None]
+
+    return masked_mean(confidence * (rooted(pred) - rooted(target)) ** 2, mask, axis_name)
+
+
+def vertex_loss(
+    pred: Float[AnyArray, "b v 3"],
+    gt: Float[AnyArray, "b v 3"],
+    mask: AnyArray,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Mean absolute difference of the meshes, not rooted (L_V)."""
+    return masked_mean(jnp.abs(pred - gt), mask, axis_name)
+
+
+def pose_loss(
+    pred: Float[AnyArray, "b 24 3 3"],
+    gt: Float[AnyArray, "b 24 3 3"],
+    mask: AnyArray,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Mean squared difference of rotation matrices (L_pose)."""
+    return masked_mean((pred - gt) ** 2, mask, axis_name)
+
+
+def betas_loss(
+    pred: Float[AnyArray, "b s"],
+    gt: Float[AnyArray, "b s"],
+    mask: AnyArray,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Mean squared difference of shape coefficients (L_beta)."""
+    return masked_mean((pred - gt) ** 2, mask, axis_name)
+
+
+def camera_loss(scale: Float[AnyArray, "b"], axis_name: str | None = None) -> Float[Array, ""]:
+    """exp(-10 s)^2: keeps the scale of the camera positive (L_cam)."""
+    return masked_mean(jnp.exp(-10.0 * jnp.asarray(scale)) ** 2, None, axis_name)
+
+
+def all_of(mask: AnyArray) -> Bool[Array, "b"]:
+    """A mask that keeps every sample of the batch."""
+    return jnp.ones(jnp.shape(mask), bool)
