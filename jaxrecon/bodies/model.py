@@ -196,20 +196,14 @@ def joints49(body: BodyModel, output: BodyOutput) -> Float[Array, "*b 49 3"]:
     return everything[..., SPIN49_FROM_54, :]
 
 
-def h36m_joints(
-    body: BodyModel, vertices: Float[AnyArray, "*b v 3"]
-) -> Float[Array, "*b 17 3"]:
+def h36m_joints(body: BodyModel, vertices: Float[AnyArray, "*b v 3"]) -> Float[Array, "*b 17 3"]:
     """The 17 joints regressed from the mesh, metres; joint set "h36m17_regressor"."""
     if body.J_regressor_h36m is None:
         raise UserError(f"body model {body.name!r} has no J_regressor_h36m")
     return body.J_regressor_h36m @ vertices
 
 
-def lsp14_centred(
-    body: BodyModel, vertices: Float[AnyArray, "*b v 3"]
-) -> Float[Array, "*b 14 3"]:
+def lsp14_centred(body: BodyModel, vertices: Float[AnyArray, "*b v 3"]) -> Float[Array, "*b 14 3"]:
     """The 14 evaluation joints minus the regressed pelvis (spec meta_hmr 6.2), metres."""
     joints = h36m_joints(body, vertices)
     return joints[..., evaluation_rows()[:14], :] - joints[..., :1, :]
-
-

@@ -9,9 +9,7 @@ from jaxrecon.geometry.procrustes import similarity_align
 from jaxrecon.typing import AnyArray, Array, Float
 
 
-def mean_distance(
-    a: Float[AnyArray, "*b n 3"], b: Float[AnyArray, "*b n 3"]
-) -> Float[Array, "*b"]:
+def mean_distance(a: Float[AnyArray, "*b n 3"], b: Float[AnyArray, "*b n 3"]) -> Float[Array, "*b"]:
     """Mean over points of |a - b|."""
     return jnp.mean(jnp.sqrt(jnp.sum((jnp.asarray(a) - b) ** 2, axis=-1)), axis=-1)
 
@@ -21,9 +19,7 @@ def mpjpe(pred: Float[AnyArray, "*b j 3"], gt: Float[AnyArray, "*b j 3"]) -> Flo
     return mean_distance(pred, gt)
 
 
-def pa_mpjpe(
-    pred: Float[AnyArray, "*b j 3"], gt: Float[AnyArray, "*b j 3"]
-) -> Float[Array, "*b"]:
+def pa_mpjpe(pred: Float[AnyArray, "*b j 3"], gt: Float[AnyArray, "*b j 3"]) -> Float[Array, "*b"]:
     """MPJPE after the best similarity (rotation, scale, translation), reflections excluded."""
     return mean_distance(similarity_align(pred, gt), gt)
 

@@ -193,5 +193,3 @@ def rotate_root(theta: Float[AnyArray, "*b 3"], degrees: float | Array) -> Float
     """Root axis-angle after an in-plane rotation of the image by `degrees`: R_z(-r) R(theta)."""
     turn = axis_rotation("z", -jnp.deg2rad(jnp.asarray(degrees, jnp.float32)))
     return matrix_to_axis_angle(turn @ axis_angle_to_matrix(theta))
-
-

@@ -78,6 +78,7 @@ class Case:
         places = [self.directory, self.directory.parent]
         if SHARED is not None:
             places += [SHARED / "golden" / self.system, SHARED / "golden"]
+        places.append(Path(__file__).parent / "support")
         for place in places:
             if (place / filename).is_file():
                 return place / filename

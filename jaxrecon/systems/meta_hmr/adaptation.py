@@ -44,9 +44,7 @@ class Trace:
     steps_run: Any
 
 
-def _value_and_step(
-    system: "MetaHMR", variables: Variables, batch: Batch, dual: bool
-) -> Any:
+def _value_and_step(system: "MetaHMR", variables: Variables, batch: Batch, dual: bool) -> Any:
     """A function of the main network's parameters: objective, (2D loss, regression)."""
     constants, stats = variables["constants"], variables["batch_stats"]
     body = constants["neutral"]
@@ -185,9 +183,7 @@ def adapt(system: "MetaHMR", variables: Variables, batch: Batch, steps: int) -> 
     return one(system, variables, batch, steps)
 
 
-def _adapt_batch(
-    system: "MetaHMR", variables: Variables, batch: Batch, steps: int
-) -> Adaptation:
+def _adapt_batch(system: "MetaHMR", variables: Variables, batch: Batch, steps: int) -> Adaptation:
     trace, keep = _run(system, variables, batch, steps)
     history = jax.tree.map(lambda x: x[keep], trace.regressions)
     predictions = jax.vmap(lambda r: system.prediction(variables, r, batch))(history)
@@ -198,9 +194,7 @@ def _adapt_batch(
     )  # fmt: skip
 
 
-def _adapt_images(
-    system: "MetaHMR", variables: Variables, batch: Batch, steps: int
-) -> Adaptation:
+def _adapt_images(system: "MetaHMR", variables: Variables, batch: Batch, steps: int) -> Adaptation:
     """Every image adapts weights of its own, all of them at once."""
 
     def single(example: Batch) -> tuple[Any, Any]:

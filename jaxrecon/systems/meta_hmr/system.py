@@ -8,7 +8,7 @@ spec meta_hmr.
 """
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import flax.struct
 import jax
@@ -150,7 +150,7 @@ class MetaHMR(System):
                 raise UserError(f"{name}={value!r} is not one of {', '.join(valid)}")
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Any) -> "MetaHMR":
         """The system that `config.system` (and `config.tto`, `config.body`) describe."""
         from jaxrecon.systems.meta_hmr.settings import system_settings
 
@@ -206,9 +206,7 @@ class MetaHMR(System):
     def optimizer(self) -> optax.GradientTransformation:
         def adam(rate: float, **options: float) -> optax.GradientTransformation:
             if self.schedule_steps:
-                return optax.adam(
-                    optax.cosine_decay_schedule(rate, self.schedule_steps), **options
-                )
+                return optax.adam(optax.cosine_decay_schedule(rate, self.schedule_steps), **options)
             return optax.adam(rate, **options)
 
         published = {"b1": self.beta1, "b2": self.beta2, "eps": self.eps_adam}
@@ -464,9 +462,7 @@ class MetaHMR(System):
         )
         return self.prediction(variables, regression, batch)
 
-    def prediction(
-        self, variables: Variables, regression: Regression, batch: Batch
-    ) -> Prediction:
+    def prediction(self, variables: Variables, regression: Regression, batch: Batch) -> Prediction:
         """A regression as mesh, joints and camera of the photograph."""
         found = self.embody(variables["constants"]["neutral"], regression)
         cam = regression.cam

@@ -64,9 +64,7 @@ def geom_projection(case: Case) -> list[Check]:
     a = case.arrays
 
     def general(points, translation):
-        return cameras.project(
-            points, a["in_focal"], a["in_center"], a["in_rotation"], translation
-        )
+        return cameras.project(points, a["in_focal"], a["in_center"], a["in_rotation"], translation)
 
     def weighted(points, translation):
         return jnp.sum(general(points, translation) * a["in_weight"])

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxrecon.bodies.model import lsp14_centred
 from jaxrecon.geometry.metrics import mpjpe, pa_mpjpe, pve
 from jaxrecon.geometry.rotations import axis_angle_to_quaternion, quaternion_to_matrix
-from jaxrecon.bodies.model import lsp14_centred
 from jaxrecon.systems.meta_hmr import losses
 from jaxrecon.systems.meta_hmr.adaptation import test_time_optimise
 from jaxrecon.systems.meta_hmr.losses import LossWeights
@@ -123,9 +123,7 @@ def loss(case: Case) -> list[Check]:
     compare("vertices grad", grad[:, ::step], a["out_loss_vertices_grad"])
     compare("vertices grad aux", aux[:, ::step], a["out_loss_vertices_grad_aux"])
     truth = quaternion_to_matrix(axis_angle_to_quaternion(batch["pose"].reshape(-1, 24, 3)))
-    value, (grad,) = value_grad(
-        lambda r: losses.pose_loss(r, truth, smpl), a["in_pred_rotmat"]
-    )
+    value, (grad,) = value_grad(lambda r: losses.pose_loss(r, truth, smpl), a["in_pred_rotmat"])
     compare("pose gt", value, a["out_loss_pose_gt"])
     compare("pose gt grad", grad, a["out_loss_pose_gt_grad"])
     value, (grad,) = value_grad(
@@ -274,9 +272,7 @@ def meta(case: Case) -> list[Check]:
     def objective(params):
         return system.loss({**variables, "params": params}, batch, jax.random.key(0), True)
 
-    (value, aux), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(
-        variables["params"]
-    )
+    (value, aux), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(variables["params"])
     optimizer = system.optimizer()
     change, _ = optimizer.update(grads, optimizer.init(variables["params"]))
     new = optax.apply_updates(variables["params"], change)
@@ -323,9 +319,7 @@ def meta(case: Case) -> list[Check]:
             checks.append(Check(f"{net} grad norm", norm, a[f"out_{net}_grad_norm"], 1e-4))
         if f"out_{net}_params_without_grad" in a:
             silent = sum(not np.any(np.asarray(g)) for g in jax.tree.leaves(grads[name]))
-            checks.append(
-                Check(f"{net} without grad", silent, a[f"out_{net}_params_without_grad"])
-            )
+            checks.append(Check(f"{net} without grad", silent, a[f"out_{net}_params_without_grad"]))
     rates = {"model": outer_lr, "model_aux": system.aux_lr}
     for key in (k for k in a if k.startswith("out_new__")):
         name = key.split("__", 1)[1]
@@ -466,9 +460,7 @@ def _plain_step_checks(
     a: dict[str, np.ndarray], i: int, setting: Setting, batch: dict
 ) -> list[Check]:
     """Parameters after each plain step, by running the routine up to that step."""
-    steps = sorted(
-        {int(m[1]) for k in a if (m := re.match(rf"out_b{i}_sgd(\d+)__", k))}
-    )
+    steps = sorted({int(m[1]) for k in a if (m := re.match(rf"out_b{i}_sgd(\d+)__", k))})
     checks = []
     for step in steps:
         trace = jax.jit(lambda v, b, s=step: test_time_optimise(setting.system, v, b, s))(
@@ -490,5 +482,3 @@ def _final_checks(
         entries = 2 * settings.after_lr * ran
         checks.append(Check(f"{key} entries", got[2:], a[key][2:], 1e-6, entries))
     return checks
-
-
