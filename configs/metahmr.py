@@ -16,7 +16,7 @@ Any field is set as `--config.group.field=value`; a name that is the only one of
 no group (`--config.batch_size=8`; the fields of `training` go first).
 
 `paper` needs Human3.6M, COCO 2014, MPII and MPI-INF-3DHP (and 3DPW to evaluate) prepared under
-`data.folder`, the SMPL files under `body.path`, and converted initial weights (`--mode=convert`)
+`data.data_dir`, the SMPL files under `body.path`, and converted initial weights (`--mode=convert`)
 in `training.init_from`.
 """
 
@@ -85,22 +85,26 @@ def _default() -> ConfigDict:
     config.body = ConfigDict()
     config.body.path = ""  # SMPL file or folder; empty: the open body
 
+    # What to read and how to crop it: fields of `jaxrecon.data.pipeline.DataConfig`.
     config.data = ConfigDict()
-    config.data.train = "open_body"  # a name, "h36m:0.5,coco:0.5", or "published"
-    config.data.test = "open_body"
-    config.data.train_split = "train"
-    config.data.test_split = "test"
-    config.data.folder = ""  # empty: $JAXRECON_DATA or ~/.cache/jaxrecon/datasets
-    config.data.builder_config = ""  # size of the embedded photographs; empty: the builder's own
-    config.data.box = "keypoints"  # or "file": a detector's box
+    config.data.datasets = ("open_body",)  # names, or "name/builder_config"
+    config.data.split = "train"
+    config.data.mixture = "lengths"  # "weights", "published" or "published_3dpw"
+    config.data.weights = ()  # one for each data set, where mixture is "weights"
+    config.data.data_dir = ""  # empty: $JAXRECON_DATA or ~/.cache/jaxrecon/datasets
+    config.data.box = "keypoints"  # or "file": the box of the record (a detector's)
+    config.data.ignore_3d = False  # train without SMPL and 3D labels
     config.data.augment = True
-    config.data.flip = 0.5  # probability
+    config.data.flip_probability = 0.5
+    config.data.noise = 0.4  # channel gains
     config.data.rotation = 30.0  # degrees, one standard deviation
     config.data.scale = 0.25
-    config.data.noise = 0.4  # channel gains
-    config.data.occlusion = True
-    config.data.workers = 0  # processes that decode and crop; 0: threads of this one
-    config.data.ignore_3d = False  # train without 3D labels
+    config.data.upright_probability = 0.6
+    config.data.occlusion = ("all",)  # data sets with occluders pasted over; (): none
+    config.data.occluders = ""  # file of RGBA cut-outs; empty: procedural ones
+    config.data.workers = 0  # processes; 0: threads of this one
+    config.data.threads = 0  # 0: as many as the machine suggests
+    config.data.cache_mb = 1024  # decoded crops kept in memory
 
     config.training = ConfigDict()
     config.training.steps = 1500
@@ -117,10 +121,12 @@ def _default() -> ConfigDict:
     config.training.init_from = ""  # a run folder or checkpoint whose weights to start from
 
     config.evaluation = ConfigDict()
-    config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
+    config.evaluation.dataset = "open_body"
+    config.evaluation.split = "test"
     config.evaluation.examples = 200  # 0: all
+    config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
     config.evaluation.examples_in_training = 100
-    config.evaluation.protocol = "3dpw"  # 14 joints, H36M regressor; see `MetaHMR.protocol`
+    config.evaluation.tto_steps_in_training = 0
     return config
 
 
@@ -131,7 +137,8 @@ def _tiny(config: ConfigDict) -> None:
     config.system.main_iterations = 3
     config.system.order = "first"
     config.tto.steps = 2
-    config.data.builder_config = "tiny"
+    config.data.datasets = ("open_body/tiny",)
+    config.evaluation.dataset = "open_body/tiny"
     config.training.steps = 4
     config.training.batch_size = 4
     config.training.log_every = 1
@@ -162,8 +169,10 @@ def _paper(config: ConfigDict) -> None:
     config.system.aux_lr = 1e-6
     config.system.aux_supervision = False
     config.tto.stop_change = 2e-5
-    config.data.train = "published"
-    config.data.test = "3dpw"
+    config.data.datasets = ("h36m", "coco", "mpii", "mpi_inf_3dhp")
+    config.data.mixture = "published"
+    config.data.occlusion = ("h36m", "mpi_inf_3dhp")
+    config.evaluation.dataset = "3dpw"
     config.training.epochs = 30
     config.training.batch_size = 30
     config.training.log_every = 1000

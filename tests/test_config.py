@@ -26,7 +26,8 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     )
     assert config.system.order == "first" and config.system.image_size == (256, 192)
     assert (config.training.batch_size, config.training.epochs, config.tto.steps) == (30, 30, 14)
-    assert config.data.occlusion and not config.system.aux_supervision
+    assert config.data.mixture == "published" and len(config.data.datasets) == 4
+    assert config.data.occlusion == ("h36m", "mpi_inf_3dhp") and not config.system.aux_supervision
 
 
 def test_overrides_by_full_and_by_short_name() -> None:
@@ -35,7 +36,7 @@ def test_overrides_by_full_and_by_short_name() -> None:
         {
             "batch_size": "8",  # of training, although evaluation has one too
             "tto.steps": 3,
-            "data.folder": "x y",
+            "data.data_dir": "x y",
             "image_size": "64,48",
             "dropout": "1e-1",
             "tensorboard": "true",
@@ -43,7 +44,7 @@ def test_overrides_by_full_and_by_short_name() -> None:
         },
     )
     assert config.training.batch_size == 8 and config.evaluation.batch_size == 20
-    assert config.tto.steps == 3 and config.data.folder == "x y"
+    assert config.tto.steps == 3 and config.data.data_dir == "x y"
     assert config.system.image_size == (64, 48)
     assert config.system.dropout == 0.1 and config.training.tensorboard is True
     assert config.system.outer_lr == 1.0 and isinstance(config.system.outer_lr, float)

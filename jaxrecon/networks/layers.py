@@ -82,7 +82,9 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         else:
             axis = None if self.is_initializing() else self.axis_name
-            mean, var, count = _batch_statistics(x.astype(jnp.float32), axis)
+            mean, var, count = _batch_statistics(
+                x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis
+            )
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 keep = self.momentum**self.updates

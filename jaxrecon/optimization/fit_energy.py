@@ -37,21 +37,18 @@ _NEAR = 0.05  # metres: nothing is projected from nearer to the camera than this
 class FitSettings:
     """How hard to search, and how far each kind of evidence is trusted.
 
-    headings: number of initial headings; postures: component means of the prior to start from,
-        beside the mean pose; keep: how many candidates survive each stage.
-    start_steps, flip_steps, final_steps: optimiser steps of the stages; flip_rounds: how often
-        the limbs of the survivors are flipped.
+    keep: candidates that survive a stage; each comes back with its flips in depth.
+    stages: how often candidates are improved and selected; steps: optimiser steps of a stage.
+    postures: common postures of the prior to start from, beside the mean pose.
     noise: expected error of a keypoint, outlier: error beyond which it is disbelieved, both in
-        units of the longer side of the keypoints' box.
+        units of the longer side of the keypoints' box; vague: how much more joints may err that
+        every data set defines in its own way.
     """
 
-    headings: int = 8
-    postures: int = 0
     keep: int = 3
-    start_steps: int = 8
-    flip_steps: int = 6
-    flip_rounds: int = 2
-    final_steps: int = 20
+    stages: int = 4
+    steps: int = 8
+    postures: int = 2
     noise: float = 0.012
     outlier: float = 0.08
     vague: float = 2.0
@@ -121,12 +118,23 @@ def fit_energy(
     state: FitState,
     weights: Weights,
 ) -> Array:
-    """Twice the negative log-likelihood of a state."""
+    """Twice the negative log-likelihood of a state, ()."""
     points = pose_landmarks(model, state.betas, state_rotmats(state)).points + state.transl
+    return _energy_at(prior, problem, settings, state, weights, points)
+
+
+def _energy_at(
+    prior: PosePrior,
+    problem: Problem,
+    settings: FitSettings,
+    state: FitState,
+    weights: Weights,
+    points: Array,
+) -> Array:
     noise = settings.noise * weights.noise
     square = jnp.sum(_residual(problem, points) ** 2, axis=-1) / noise**2
     data = problem.weights * _robust(square, settings.outlier / settings.noise)[0]
-    behind = jnp.sum(problem.weights * jnp.maximum(0.3 - points[:, 2], 0.0)) * 1e3
+    behind = problem.weights * jnp.maximum(0.3 - points[:, 2], 0.0) * 1e3
     gauss, _, _ = mixture_energy(prior, state.pose)
     limits = jnp.sum(limit_excess(prior, state.pose) ** 2)
     entries, signs = _bending()
@@ -139,7 +147,7 @@ def fit_energy(
         + settings.betas_weight * jnp.sum(state.betas**2)
         + settings.upright_weight * upright
     )
-    return jnp.sum(data) + behind + weights.prior * body
+    return jnp.sum(data + behind) + weights.prior * body
 
 
 def _bending() -> tuple[np.ndarray, np.ndarray]:
@@ -153,8 +161,8 @@ def _normal_equations(
     settings: FitSettings,
     state: FitState,
     weights: Weights,
-) -> tuple[Array, Array]:
-    """Gauss-Newton's H (85, 85) and g (85,) of half the energy."""
+) -> tuple[Array, Array, Array]:
+    """Gauss-Newton's H (85, 85) and g (85,) of half the energy, and the energy."""
     posed = pose_landmarks(model, state.betas, state_rotmats(state))
     points = posed.points + state.transl
     residual = _residual(problem, points)
@@ -213,7 +221,7 @@ def _normal_equations(
     trust = scale * settings.upright_weight * _robust(jnp.sum(tilt**2), 3.0)[1]
     hessian = hessian.at[_ROOT, _ROOT].add(trust * tilt_jacobian.T @ tilt_jacobian)
     gradient = gradient.at[_ROOT].add(trust * tilt_jacobian.T @ tilt)
-    return hessian, gradient
+    return hessian, gradient, _energy_at(prior, problem, settings, state, weights, points)
 
 
 def _translation_directions(transl: Array) -> Array:
@@ -243,15 +251,19 @@ def damped_step(
     state: FitState,
     damping: Array,
     weights: Weights,
-) -> tuple[FitState, Array]:
-    """One step of Levenberg-Marquardt: the better of the old and the new state, new damping."""
-    hessian, gradient = _normal_equations(model, prior, problem, settings, state, weights)
-    diagonal = jnp.diagonal(hessian)
-    system = hessian + jnp.diag(damping * diagonal + 1e-3)
+) -> tuple[FitState, Array, Array]:
+    """One step of Levenberg-Marquardt.
+
+    Returns:
+        the better of the old and the new state, the next damping, the energy.
+    """
+    equations = _normal_equations(model, prior, problem, settings, state, weights)
+    hessian, gradient, before = equations
+    system = hessian + jnp.diag(damping * jnp.diagonal(hessian) + 1e-3)
     step = -cho_solve(cho_factor(system), gradient)
     moved = _move(state, jnp.clip(step, -1.0, 1.0))
-    before = fit_energy(model, prior, problem, settings, state, weights)
     after = fit_energy(model, prior, problem, settings, moved, weights)
     better = after < before  # also false where the step is not finite
     state = jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, state)
-    return state, jnp.clip(jnp.where(better, damping / 3, damping * 5), 1e-5, 1e4)
+    damping = jnp.clip(jnp.where(better, damping / 3, damping * 5), 1e-5, 1e4)
+    return state, damping, jnp.where(better, after, before)

@@ -38,7 +38,7 @@ N_VARIANTS = len(_FLIPS) + 2  # the state itself, every limb flip, the trunk til
 
 
 def initial_states(
-    model: Landmarks, prior: PosePrior, problem: Problem, headings: int, postures: int
+    model: Landmarks, prior: PosePrior, problem: Problem, count: int, postures: int
 ) -> FitState:
     """Bodies of the mean pose and of the prior's commonest postures, seen from all sides.
 
@@ -46,16 +46,19 @@ def initial_states(
     (orthographic Procrustes), so that a person who lies is met lying.
 
     Returns:
-        states with a leading axis of headings x (1 + postures).
+        states with a leading axis of `count`.
     """
     mean = jnp.mean(prior.means, axis=0)
     common = jnp.argsort(prior.offsets)[:postures]
     poses = jnp.concatenate([mean[None], prior.means[common]])
-    yaws = jnp.arange(headings) * (2 * jnp.pi / headings)
+    kinds = len(poses)
+    index = np.arange(count)
+    yaws = 2 * np.pi * (index // kinds) / -(-count // kinds)
     upright = jnp.diag(jnp.array([1.0, -1.0, -1.0]))
-    roots = upright @ axis_rotation("y", yaws)
-    place = jax.vmap(lambda root, pose: _place(model, problem, root, pose))
-    return place(jnp.repeat(roots, len(poses), axis=0), jnp.tile(poses, (headings, 1)))
+    roots = upright @ axis_rotation("y", jnp.asarray(yaws, jnp.float32))
+    return jax.vmap(lambda root, pose: _place(model, problem, root, pose))(
+        roots, poses[index % kinds]
+    )
 
 
 def _place(model: Landmarks, problem: Problem, root: Array, pose: Array) -> FitState:

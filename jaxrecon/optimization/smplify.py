@@ -29,11 +29,12 @@ from jaxrecon.optimization.fit_energy import (
     fit_energy,
     state_rotmats,
 )
-from jaxrecon.optimization.fit_hypotheses import depth_variants, initial_states
+from jaxrecon.optimization.fit_hypotheses import N_VARIANTS, depth_variants, initial_states
 from jaxrecon.optimization.landmarks import Landmarks, landmarks, pose_landmarks
 from jaxrecon.optimization.priors import PosePrior, default_pose_prior
 from jaxrecon.typing import AnyArray, Array, Float
 
+CHUNK = 64  # people in one call of the compiled fit
 # These joints mean something a little different in every data set.
 _VAGUE = ("hip", "pelvis", "spine", "thorax", "neck", "jaw", "head", "ear", "toe", "heel")
 
@@ -59,70 +60,95 @@ class FitResult:
     history: Array
 
 
-def _descend(
+def _search(
     model: Landmarks,
     prior: PosePrior,
-    problem: Problem,
     settings: FitSettings,
-    states: FitState,
-    schedule: Weights,
-) -> tuple[FitState, Array, Array]:
-    """Levenberg-Marquardt on all candidates (H, ...): states, final energies (H,), history."""
-    last = Weights(jnp.ones(()), jnp.ones(()))
-    final = jax.vmap(lambda s: fit_energy(model, prior, problem, settings, s, last))
+    problem: Problem,
+    starts: FitState,
+) -> tuple[FitState, Array, Array, Array]:
+    """The best body of one person, from starts with a leading axis of candidates.
+
+    One scan over stages around one over steps, so that each piece is compiled once.
+    """
+    step_all = jax.vmap(
+        functools.partial(damped_step, model, prior, problem, settings), in_axes=(0, 0, None)
+    )
 
     def step(carry, weights):  # type: ignore[no-untyped-def]
-        states, damping = carry
-        states, damping = jax.vmap(
-            lambda s, d: damped_step(model, prior, problem, settings, s, d, weights)
-        )(states, damping)
-        return (states, damping), jnp.min(final(states))
+        states, damping, _ = carry
+        states, damping, energies = step_all(states, damping, weights)
+        energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)
+        return (states, damping, energies), jnp.min(energies)
 
-    damping = jnp.full(states.pose.shape[0], 1e-2)
-    (states, _), history = jax.lax.scan(step, (states, damping), schedule)
-    energies = final(states)
-    return states, jnp.where(jnp.isfinite(energies), energies, jnp.inf), history
+    def stage(states, schedule):  # type: ignore[no-untyped-def]
+        count = states.pose.shape[0]
+        carry = (states, jnp.full(count, 1e-2), jnp.zeros(count))
+        (states, _, energies), history = jax.lax.scan(step, carry, schedule)
+        kept = _distinct(model, states, energies, settings.keep)
+        best = jax.tree.map(lambda x: x[0], kept)
+        variants = jax.vmap(functools.partial(depth_variants, model))(kept)
+        variants = jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), variants)
+        return variants, (best, jnp.min(energies), history)
+
+    # The first stage starts with a strong prior and blurred evidence (SMPLify's annealing).
+    ramp = jnp.linspace(1.0, 0.0, settings.steps)
+    ramp = jnp.zeros((settings.stages, settings.steps)).at[0].set(ramp)
+    _, (best, energies, history) = jax.lax.scan(stage, starts, Weights(8.0**ramp, 3.0**ramp))
+    last = jax.tree.map(lambda x: x[-1], best)
+    points = pose_landmarks(model, last.betas, state_rotmats(last)).points + last.transl
+    return last, points, energies[-1], history.reshape(-1)
 
 
-def _best(states: FitState, energies: Array, count: int) -> FitState:
-    order = jnp.argsort(energies)[:count]
-    return jax.tree.map(lambda x: x[order], states)
+def _distinct(model: Landmarks, states: FitState, energies: Array, count: int) -> FitState:
+    """The best candidate and the best ones that differ from those before it by 3 cm or more."""
+    rotmats = jax.vmap(state_rotmats)(states)
+    joints = jax.vmap(lambda b, r: pose_landmarks(model, b, r).joints)(states.betas, rotmats)
+    chosen = []
+    for _ in range(count):
+        best = jnp.argmin(energies)
+        chosen.append(best)
+        distance = jnp.mean(jnp.linalg.norm(joints - joints[best], axis=-1), axis=-1)
+        energies = jnp.where(distance < 0.03, energies + 1e9, energies)
+    return jax.tree.map(lambda x: x[jnp.stack(chosen)], states)
 
 
 @functools.partial(jax.jit, static_argnames=("settings",))
-def _fit(
+def _start(
+    model: Landmarks, prior: PosePrior, settings: FitSettings, problems: Problem
+) -> FitState:
+    count = settings.keep * N_VARIANTS
+    return jax.vmap(lambda p: initial_states(model, prior, p, count, settings.postures))(problems)
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _fit_chunk(
     model: Landmarks,
     prior: PosePrior,
-    problems: Problem,
     settings: FitSettings,
-    init: FitState | None,
+    problems: Problem,
+    starts: FitState,
+    count: Array,
 ) -> tuple[FitState, Array, Array, Array]:
-    def one(args):  # type: ignore[no-untyped-def]
-        problem, start = args
-        descend = functools.partial(_descend, model, prior, problem, settings)
-        histories = []
-        if start is None:
-            states = initial_states(model, prior, problem, settings.headings, settings.postures)
-            ramp = jnp.linspace(1.0, 0.0, settings.start_steps)
-            states, energies, history = descend(states, Weights(8.0**ramp, 3.0**ramp))
-            histories.append(history)
-        else:
-            states, energies = jax.tree.map(lambda x: x[None], start), jnp.zeros(1)
-        flat = Weights(jnp.ones(settings.flip_steps), jnp.ones(settings.flip_steps))
-        for _ in range(settings.flip_rounds):
-            kept = _best(states, energies, settings.keep)
-            variants = jax.vmap(lambda s: depth_variants(model, s))(kept)
-            variants = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), variants)
-            states, energies, history = descend(variants, flat)
-            histories.append(history)
-        flat = Weights(jnp.ones(settings.final_steps), jnp.ones(settings.final_steps))
-        states, energies, history = descend(_best(states, energies, 1), flat)
-        state = jax.tree.map(lambda x: x[0], states)
-        points = pose_landmarks(model, state.betas, state_rotmats(state)).points
-        history = jnp.concatenate([*histories, history])
-        return state, points + state.transl, energies[0], history
+    """Bodies of the first `count` of CHUNK people (the rest are zeros).
 
-    return jax.lax.map(one, (problems, init))
+    `count` is traced: one compilation serves every batch size. A CPU takes people one by one
+    (their candidates already fill it), an accelerator all at once.
+    """
+    search = functools.partial(_search, model, prior, settings)
+    if jax.default_backend() != "cpu":
+        return jax.vmap(search)(problems, starts)
+    first = jax.tree.map(lambda x: x[0], (problems, starts))
+    empty = jax.tree.map(
+        lambda x: jnp.zeros((CHUNK, *x.shape), x.dtype), jax.eval_shape(search, *first)
+    )
+
+    def one(i, results):  # type: ignore[no-untyped-def]
+        problem, start = jax.tree.map(lambda x: x[i], (problems, starts))
+        result = search(problem, start)
+        return jax.tree.map(lambda all_, one_: all_.at[i].set(one_), results, result)
+
+    return jax.lax.fori_loop(0, count, one, empty)
 
 
 def fit_keypoints(
@@ -139,7 +165,15 @@ def fit_keypoints(
     model = landmarks(body, joint_set)
     problems = make_problems(model, keypoints, focal, center, settings, joint_set)
     prior = default_pose_prior() if prior is None else prior
-    state, joints, energy, history = _fit(model, prior, problems, settings, init)
+    size = len(keypoints)
+    pad=-(-size//CHUNK)*CHUNK
+    results=[]
+    for b in range(0,size,CHUNK):
+        index=np.minimum(np.arange(b,b+CHUNK),size-1)
+        chunk=jax.tree.map(lambda x:x[index],problems)
+        starts=_start(model,prior,settings,chunk)
+        results.append(_fit_chunk(model,prior,settings,chunk,starts,jnp.asarray(min(CHUNK,size-b))))
+    state,joints,energy,history=jax.tree.map(lambda *x:jnp.concatenate(x)[:size],*results)
     rotmats = jax.vmap(state_rotmats)(state)
     pose = matrix_to_axis_angle(rotmats).reshape(len(keypoints), 72)
     pixels = problems.focal[:, None, None] * joints[..., :2] / joints[..., 2:]

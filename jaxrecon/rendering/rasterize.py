@@ -77,8 +77,13 @@ def interpolate(
 
     Differentiable in the attributes and, through the barycentrics, in the vertices.
     """
-    corners = vertex_attributes[faces[jnp.maximum(fragments.face_id, 0)]]
-    return (fragments.barycentric[..., None] * corners).sum(-2)
+    face = jnp.maximum(fragments.face_id, 0)
+    channels = []
+    for channel in range(vertex_attributes.shape[-1]):
+        corners = vertex_attributes[:, channel][faces]
+        weighted = [fragments.barycentric[..., i] * corners[:, i][face] for i in range(3)]
+        channels.append(weighted[0] + weighted[1] + weighted[2])
+    return jnp.stack(channels, axis=-1)
 
 
 def rasterize_host(
@@ -96,8 +101,8 @@ def rasterize_host(
     triangles = np.asarray(faces, np.int32)
     check_mesh(vertices, triangles)
     budget = _budget(count_fragments(vertices, triangles, image_size, cull_backfaces))
-    padded_vertices = _pad_rows(vertices)
-    padded_faces = _pad_rows(triangles)  # faces (0, 0, 0): no area, never drawn
+    padded_vertices = pad_rows(vertices)
+    padded_faces = pad_rows(triangles)  # faces (0, 0, 0): no area, never drawn
     while True:
         fragments = rasterize(
             jnp.asarray(padded_vertices),
@@ -154,41 +159,46 @@ def _boxes(corners, height, width, cull_backfaces, xp):
 def _visible_faces(vertices, faces, height, width, max_fragments, cull_backfaces):
     corners = vertices[faces]
     first, extent = _boxes(corners, height, width, cull_backfaces, jnp)
-    counts = extent[:, 0] * extent[:, 1]
-    ends = jnp.cumsum(counts)
+    ends = jnp.cumsum(extent[:, 0] * extent[:, 1])
     overflow = jnp.maximum(ends[-1] - max_fragments, 0)
 
-    # Flat list of (triangle, pixel) requests.
-    owner = jnp.repeat(
-        jnp.arange(len(faces), dtype=jnp.int32), counts, total_repeat_length=max_fragments
-    )
+    # Flat list of (triangle, pixel) requests: the owner of a slot is the number of triangles
+    # that end at or before it (`jnp.repeat`, written out, without its second pass).
     slot = jnp.arange(max_fragments, dtype=jnp.int32)
-    local = slot - (ends - counts)[owner]
-    box_width = jnp.maximum(extent[owner, 0], 1)
-    column = first[owner, 0] + local % box_width
-    row = first[owner, 1] + local // box_width
+    marks = jnp.zeros(max_fragments, jnp.int32).at[ends].add(1, mode="drop")
+    owner = jnp.minimum(jnp.cumsum(marks), len(faces) - 1)
 
-    # Edge functions relative to the first corner keep their precision in large images.
+    # Per triangle: corner, edges over area, 1 / depth. Columns are gathered one by one, which
+    # fuses with the arithmetic; gathering rows costs ten times as much.
     a = corners[:, 0, :2]
     ab, ac = corners[:, 1, :2] - a, corners[:, 2, :2] - a
     area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
     inverse_area = jnp.where(area == 0.0, 0.0, 1.0 / jnp.where(area == 0.0, 1.0, area))
-    slack = _SLACK * jnp.abs(inverse_area) * (jnp.abs(ab) + jnp.abs(ac)).sum(-1)
+    slack = -_SLACK * jnp.abs(inverse_area) * (jnp.abs(ab) + jnp.abs(ac)).sum(-1)
     inverse_depth = 1.0 / jnp.maximum(corners[..., 2], NEAR)
-    table = jnp.concatenate(
-        [a, ab * inverse_area[:, None], ac * inverse_area[:, None], slack[:, None], inverse_depth],
-        axis=-1,
-    )[owner]
-    px = column + 0.5 - table[:, 0]
-    py = row + 0.5 - table[:, 1]
-    weight_b = px * table[:, 5] - py * table[:, 4]
-    weight_c = py * table[:, 2] - px * table[:, 3]
+    starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
+
+    local = slot - starts[owner]
+    box_width = jnp.maximum(extent[:, 0], 1)[owner]
+    down = local // box_width
+    column = first[:, 0][owner] + local - down * box_width
+    row = first[:, 1][owner] + down
+    # Edge functions relative to the first corner keep their precision in large images.
+    px = column + 0.5 - a[:, 0][owner]
+    py = row + 0.5 - a[:, 1][owner]
+    weight_b = px * (ac[:, 1] * inverse_area)[owner] - py * (ac[:, 0] * inverse_area)[owner]
+    weight_c = py * (ab[:, 0] * inverse_area)[owner] - px * (ab[:, 1] * inverse_area)[owner]
     weight_a = 1.0 - weight_b - weight_c
-    inside = jnp.minimum(jnp.minimum(weight_a, weight_b), weight_c) >= -table[:, 6]
+    inside = jnp.minimum(jnp.minimum(weight_a, weight_b), weight_c) >= slack[owner]
     inside &= slot < ends[-1]
+    at_a, at_b, at_c = (inverse_depth[:, i][owner] for i in range(3))
+    inverse = weight_a * at_a + weight_b * at_b + weight_c * at_c
     # Clamped, so that the slack never extrapolates the depth of a sliver seen edge-on.
-    inverse = weight_a * table[:, 7] + weight_b * table[:, 8] + weight_c * table[:, 9]
-    inverse = jnp.clip(inverse, table[:, 7:10].min(-1), table[:, 7:10].max(-1))
+    inverse = jnp.clip(
+        inverse,
+        jnp.minimum(jnp.minimum(at_a, at_b), at_c),
+        jnp.maximum(jnp.maximum(at_a, at_b), at_c),
+    )
     fragment_depth = 1.0 / inverse
 
     # Two scatters: the least depth of each pixel, then the lowest face that has it.
@@ -208,28 +218,32 @@ def _barycentric(vertices, faces, face_id):
     """Perspective-correct barycentrics (h, w, 3) and depth (h, w) of the chosen faces."""
     height, width = face_id.shape
     seen = face_id >= 0
-    corners = vertices[faces[jnp.maximum(face_id, 0)]]
-    safe = jnp.asarray([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], corners.dtype)
-    corners = jnp.where(seen[..., None, None], corners, safe)
-    a = corners[..., 0, :2]
-    ab, ac = corners[..., 1, :2] - a, corners[..., 2, :2] - a
-    area = ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
-    px = jnp.arange(width)[None, :] + 0.5 - a[..., 0]
-    py = jnp.arange(height)[:, None] + 0.5 - a[..., 1]
-    weight_b = (px * ac[..., 1] - py * ac[..., 0]) / area
-    weight_c = (py * ab[..., 0] - px * ab[..., 1]) / area
-    screen = jnp.stack([1.0 - weight_b - weight_c, weight_b, weight_c], axis=-1)
-    over_depth = screen / corners[..., 2]
-    inverse = over_depth.sum(-1)
-    barycentric = jnp.where(seen[..., None], over_depth / inverse[..., None], 0.0)
-    return barycentric, jnp.where(seen, 1.0 / inverse, jnp.inf)
+    face = jnp.maximum(face_id, 0)
+    safe = ((0.0, 0.0, 1.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0))
+
+    def corner(i):
+        values = vertices[faces[:, i]]
+        return [jnp.where(seen, values[:, k][face], safe[i][k]) for k in range(3)]
+
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (corner(i) for i in range(3))
+    bx, by, cx, cy = bx - ax, by - ay, cx - ax, cy - ay
+    px = jnp.arange(width)[None, :] + 0.5 - ax
+    py = jnp.arange(height)[:, None] + 0.5 - ay
+    area = bx * cy - by * cx
+    weight_b = (px * cy - py * cx) / area
+    weight_c = (py * bx - px * by) / area
+    over_depth = [(1.0 - weight_b - weight_c) / az, weight_b / bz, weight_c / cz]
+    depth = 1.0 / (over_depth[0] + over_depth[1] + over_depth[2])
+    barycentric = jnp.stack([jnp.where(seen, w * depth, 0.0) for w in over_depth], axis=-1)
+    return barycentric, jnp.where(seen, depth, jnp.inf)
 
 
 def _budget(count: int) -> int:
+    """The power of two that holds `count` fragments."""
     return max(_MIN_BUDGET, 1 << max(count - 1, 1).bit_length())
 
 
-def _pad_rows(rows: np.ndarray) -> np.ndarray:
+def pad_rows(rows: np.ndarray) -> np.ndarray:
     """Rows padded with zeros to a multiple of an eighth of the next power of two."""
     step = max((1 << max(len(rows) - 1, 1).bit_length()) // 8, 64)
     padded = np.zeros((-(-max(len(rows), 1) // step) * step, rows.shape[1]), rows.dtype)
