@@ -16,8 +16,9 @@ from jaxtyping import Shaped, UInt8
 
 from jaxrecon.errors import UserError
 from jaxrecon.io.files import existing_file
+from jaxrecon.io.pickle_machine import parse
 from jaxrecon.io.pickled_arrays import ARRAY_RECIPES
-from jaxrecon.io.pickles import Resolver, explained, parse
+from jaxrecon.io.pickles import Resolver, explained
 
 # Sides differ from one occluder to the next, so they bear no name.
 Occluder = UInt8[np.ndarray, "_ _ 4"]
