@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+from jaxrecon.data.crops import Number
 from jaxrecon.errors import UserError
 
 
@@ -33,7 +34,7 @@ class Mixture:
         return which, index % self.lengths[which]
 
 
-def mixture(lengths: Mapping[str, int], weights: Mapping[str, float] | None = None) -> Mixture:
+def mixture(lengths: Mapping[str, int], weights: Mapping[str, Number] | None = None) -> Mixture:
     """A mixture with the given weights, or in proportion to the lengths.
 
     Raises UserError if a data set is empty, unknown, or a weight is not positive.
