@@ -126,7 +126,7 @@ class Evaluator:
           UserError: there are no examples.
         """
         on_device = self._placement.replicate(dict(variables))
-        sums: dict[str, Any] = {}
+        sums: dict[tuple[str, str], Any] = {}
         done = 0
         for group in _groups(batches, len(self._placement.devices)):
             measured = self._run(on_device, group)
@@ -161,7 +161,7 @@ class Evaluator:
             },
         )
 
-    def _run(self, variables: Any, group: list[Batch]) -> list[dict[Any, np.ndarray]]:
+    def _run(self, variables: Any, group: list[Batch]) -> list[dict[str, Any]]:
         """Metrics of each batch of a group, one batch for each device."""
         inputs = [{k: v for k, v in b.items() if k not in _STEERING} for b in group]
         if not self._placement.mapped:

@@ -82,7 +82,7 @@ class Adaptation:
     """
 
     variables: Leaf
-    history: Prediction
+    history: Leaf
     losses: Leaf
 
 

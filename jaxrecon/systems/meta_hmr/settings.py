@@ -1,15 +1,14 @@
 """From a config (`configs/metahmr.py`) to the fields of `MetaHMR`."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from jaxrecon.errors import UserError
 from jaxrecon.systems.meta_hmr.losses import LossWeights
-from jaxrecon.systems.meta_hmr.system import MetaHMR, TestTime
+from jaxrecon.systems.meta_hmr.system import MetaHMR, AdaptSettings
 
 
-def system_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def system_settings(config: Any) -> dict[str, Any]:
     """Keyword arguments of `MetaHMR` from the groups `system`, `tto` and `body`.
 
     `system.schedule_steps` = -1 is the length of the training.
@@ -31,7 +30,7 @@ def system_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **fields,
         "weights": LossWeights(**weights),
-        "test_time": TestTime(**_only_known("tto", test_time, TestTime)),
+        "test_time": AdaptSettings(**_only_known("tto", test_time, AdaptSettings)),
         "body": config["body"]["path"] or None,
     }
 
