@@ -173,6 +173,35 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], RunRecord]:
     return {"params": restored["params"], "batch_stats": restored.get("batch_stats", {})}, record
 
 
+def save_variables(path: str | Path, variables: Mapping[str, Any], record: RunRecord) -> Path:
+    """Writes variables without an optimiser as a checkpoint that `load_variables` reads.
+
+    Args:
+      path: the folder of the checkpoint; one that is a checkpoint already is replaced.
+      variables: `constants` are left out, as always.
+
+    Raises:
+      UserError: `path` is a file, or a folder that holds something else.
+    """
+    folder = Path(path).resolve()
+    if folder.is_file():
+        raise UserError(f"cannot write the checkpoint {path}: it is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "run").is_dir():
+        raise UserError(f"cannot write the checkpoint {path}: that folder holds other things")
+    arrays = jax.device_get({name: variables[name] for name in ("params", "batch_stats")})
+    handler = ocp.CompositeCheckpointHandler("variables", "run")
+    with ocp.Checkpointer(handler) as writer:
+        writer.save(
+            folder,
+            args=ocp.args.Composite(
+                variables=ocp.args.StandardSave(arrays),
+                run=ocp.args.JsonSave(_record_to_json(record)),
+            ),
+            force=True,
+        )
+    return folder
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The folder of one checkpoint that `path` means (see `load_variables`).
 

@@ -9,7 +9,13 @@ import optax
 import pytest
 
 from jaxrecon.errors import UserError
-from jaxrecon.training.checkpoints import Checkpoints, RunRecord, find_checkpoint, load_variables
+from jaxrecon.training.checkpoints import (
+    Checkpoints,
+    RunRecord,
+    find_checkpoint,
+    load_variables,
+    save_variables,
+)
 from jaxrecon.training.state import TrainState
 
 
@@ -64,6 +70,26 @@ def test_variables_load_from_run_folder_or_checkpoint(tmp_path: Path) -> None:
         assert set(variables) == {"params", "batch_stats"}
         jax.tree.map(np.testing.assert_array_equal, state.params, variables["params"])
     assert load_variables(tmp_path / "checkpoints" / "3")[1].step == 3
+
+
+def test_variables_alone_can_be_saved(tmp_path: Path) -> None:
+    state = make_state()
+    variables = {
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "constants": {"licensed": np.ones(3)},
+    }
+    for _ in range(2):  # the second replaces the first
+        folder = save_variables(tmp_path / "small", variables, record(9))
+    found, kept = load_variables(folder)
+    assert kept == record(9) and set(found) == {"params", "batch_stats"}
+    jax.tree.map(np.testing.assert_array_equal, found["params"], state.params)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    for name, message in (("other", "holds other things"), ("file", "is a file")):
+        with pytest.raises(UserError, match=message):
+            save_variables(tmp_path / name, variables, record(9))
 
 
 def test_other_shapes_are_named(tmp_path: Path) -> None:
