@@ -22,8 +22,8 @@ def draw_keypoints(
     keypoints2d: Float[AnyArray, "*n j c"],
     names: Sequence[str],
     bones: np.ndarray | Sequence[tuple[int, int]],
-    threshold: float = 0.2,
-    opacity: float = 0.95,
+    threshold: float | int = 0.2,
+    opacity: float | int = 0.95,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the image with skeletons over it.
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrecon.errors import UserError
-from jaxrecon.typing import AnyArray, Array, Float, Int
+from jaxrecon.typing import AnyArray, Array, Bool, Float, Int
 
 NEAR = 1e-4  # metres; a triangle with any corner closer than this is not drawn
 _SLACK = 1e-4  # pixels; keeps neighbouring triangles watertight in float32
@@ -156,17 +156,39 @@ def _boxes(corners, height, width, cull_backfaces, xp):
     return first.astype(xp.int32), extent.astype(xp.int32)
 
 
+def flat_requests(
+    extent: Int[Array, "n 2"], budget: int
+) -> tuple[
+    Int[Array, "budget"],
+    Int[Array, "budget"],
+    Int[Array, "budget"],
+    Bool[Array, "budget"],
+    Int[Array, ""],
+]:
+    """The pixels of n boxes of `extent` (width, height) in one list of fixed length.
+
+    Returns:
+      For each slot the box that owns it, its row and its column in the box, and whether the slot
+      is used; and how many pixels did not fit.
+    """
+    ends = jnp.cumsum(extent[:, 0] * extent[:, 1])
+    # The owner of a slot is the number of boxes that end at or before it (`jnp.repeat`, written
+    # out, without its second pass).
+    slot = jnp.arange(budget, dtype=jnp.int32)
+    marks = jnp.zeros(budget, jnp.int32).at[ends].add(1, mode="drop")
+    owner = jnp.minimum(jnp.cumsum(marks), len(extent) - 1)
+    starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
+    local = slot - starts[owner]
+    width = jnp.maximum(extent[:, 0], 1)[owner]
+    down = local // width
+    overflow = jnp.maximum(ends[-1] - budget, 0)
+    return owner, down, local - down * width, slot < ends[-1], overflow
+
+
 def _visible_faces(vertices, faces, height, width, max_fragments, cull_backfaces):
     corners = vertices[faces]
     first, extent = _boxes(corners, height, width, cull_backfaces, jnp)
-    ends = jnp.cumsum(extent[:, 0] * extent[:, 1])
-    overflow = jnp.maximum(ends[-1] - max_fragments, 0)
-
-    # Flat list of (triangle, pixel) requests: the owner of a slot is the number of triangles
-    # that end at or before it (`jnp.repeat`, written out, without its second pass).
-    slot = jnp.arange(max_fragments, dtype=jnp.int32)
-    marks = jnp.zeros(max_fragments, jnp.int32).at[ends].add(1, mode="drop")
-    owner = jnp.minimum(jnp.cumsum(marks), len(faces) - 1)
+    owner, down, along, valid, overflow = flat_requests(extent, max_fragments)
 
     # Per triangle: corner, edges over area, 1 / depth. Columns are gathered one by one, which
     # fuses with the arithmetic; gathering rows costs ten times as much.
@@ -176,12 +198,8 @@ def _visible_faces(vertices, faces, height, width, max_fragments, cull_backfaces
     inverse_area = jnp.where(area == 0.0, 0.0, 1.0 / jnp.where(area == 0.0, 1.0, area))
     slack = -_SLACK * jnp.abs(inverse_area) * (jnp.abs(ab) + jnp.abs(ac)).sum(-1)
     inverse_depth = 1.0 / jnp.maximum(corners[..., 2], NEAR)
-    starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
 
-    local = slot - starts[owner]
-    box_width = jnp.maximum(extent[:, 0], 1)[owner]
-    down = local // box_width
-    column = first[:, 0][owner] + local - down * box_width
+    column = first[:, 0][owner] + along
     row = first[:, 1][owner] + down
     # Edge functions relative to the first corner keep their precision in large images.
     px = column + 0.5 - a[:, 0][owner]
@@ -190,7 +208,7 @@ def _visible_faces(vertices, faces, height, width, max_fragments, cull_backfaces
     weight_c = py * (ab[:, 0] * inverse_area)[owner] - px * (ab[:, 1] * inverse_area)[owner]
     weight_a = 1.0 - weight_b - weight_c
     inside = jnp.minimum(jnp.minimum(weight_a, weight_b), weight_c) >= slack[owner]
-    inside &= slot < ends[-1]
+    inside &= valid
     at_a, at_b, at_c = (inverse_depth[:, i][owner] for i in range(3))
     inverse = weight_a * at_a + weight_b * at_b + weight_c * at_c
     # Clamped, so that the slack never extrapolates the depth of a sliver seen edge-on.

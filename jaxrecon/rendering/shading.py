@@ -123,7 +123,7 @@ def render_mesh(
     colours: tuple[float, float, float] | AnyArray | None = None,
     light: Light | None = None,
     background: tuple[float, float, float] | UInt8[np.ndarray, "h w 3"] | None = None,
-    opacity: float = 1.0,
+    opacity: float | int = 1.0,
     supersample: int = 2,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A mesh as an RGB picture.
@@ -191,7 +191,7 @@ def render_overlay(
     focal: Number | AnyArray,
     center: tuple[float, float] | AnyArray,
     colours: tuple[float, float, float] | AnyArray | None = None,
-    opacity: float = 0.9,
+    opacity: float | int = 0.9,
     light: Light | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The mesh over its photograph (spec meta_hmr 6.3: 0.9 mesh + 0.1 image); see `render_mesh`."""
@@ -224,7 +224,8 @@ def _unit(x, xp):
 
 def _box_mean(image: np.ndarray, factor: int) -> np.ndarray:
     offsets = [(i, j) for i in range(factor) for j in range(factor)]
-    return sum(image[i::factor, j::factor] for i, j in offsets) / np.float32(factor**2)
+    total = np.sum([image[i::factor, j::factor] for i, j in offsets], axis=0)
+    return total / np.float32(factor**2)
 
 
 def _normals_host(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrecon.rendering.rasterize import NEAR, rasterize
+from jaxrecon.rendering.rasterize import NEAR, flat_requests, rasterize
 from jaxrecon.typing import AnyArray, Array, Bool, Float, Int
 
 _OUTSIDE_STEP = 0.75  # pixels beyond an edge at which the background is looked for
@@ -41,7 +41,10 @@ def edge_topology(faces: Int[AnyArray, "f 3"]) -> EdgeTopology:
     return EdgeTopology(ends[first].astype(np.int32), opposite.astype(np.int32))
 
 
-@partial(jax.jit, static_argnames=("image_size", "radius", "max_fragments", "max_edges"))
+@partial(
+    jax.jit,
+    static_argnames=("image_size", "radius", "max_fragments", "max_edges", "max_requests"),
+)
 def soft_silhouette(
     vertices_image: Float[Array, "v 3"],
     faces: Int[Array, "f 3"],
@@ -51,6 +54,7 @@ def soft_silhouette(
     radius: int = 4,
     max_fragments: int = 1 << 17,
     max_edges: int = 4096,
+    max_requests: int = 1 << 18,
 ) -> tuple[Float[Array, "h w"], Bool[Array, ""]]:
     """Coverage of each pixel, in (0, 1), with gradients to the vertices along the outline.
 
@@ -63,6 +67,7 @@ def soft_silhouette(
         gradient. Take at least 3 sigma.
       max_fragments: budget of `rasterize`.
       max_edges: budget of outline edges.
+      max_requests: budget of pixels in their boxes, grown by the radius.
 
     Returns:
       The mask, and whether a budget overflowed (then part of the outline is missing).
@@ -75,7 +80,9 @@ def soft_silhouette(
     outline = _outline(fixed, topology, covered)
     chosen = jnp.nonzero(outline, size=max_edges, fill_value=0)[0]
     used = jnp.arange(max_edges) < outline.sum()
-    nearest, found = _nearest_edge(fixed, topology.edges[chosen], used, image_size, radius)
+    nearest, found, missed = _nearest_edge(
+        fixed, topology.edges[chosen], used, image_size, radius, max_requests
+    )
 
     edge = topology.edges[chosen[nearest]]
     a, b = vertices_image[edge[..., 0], :2], vertices_image[edge[..., 1], :2]
@@ -86,7 +93,7 @@ def soft_silhouette(
     distance = jnp.where(found, jnp.minimum(distance, radius), radius)
     mask = jax.nn.sigmoid(jnp.where(covered, distance, -distance) / sigma)
     overflow = (jnp.asarray(fragments.overflow) > 0) | (outline.sum() > max_edges)
-    return mask, overflow
+    return mask, overflow | (missed > 0)
 
 
 def _outline(vertices, topology, covered):
@@ -108,33 +115,35 @@ def _outline(vertices, topology, covered):
     return turns & inside_image & ~covered[row, column]
 
 
-def _nearest_edge(vertices, edges, used, image_size, radius):
-    """Index into `edges` of the nearest one within `radius` of each pixel, and whether one is.
+def _nearest_edge(vertices, edges, used, image_size, radius, max_requests):
+    """Index into `edges` of the nearest one within `radius` of each pixel, whether there is one,
+    and how many requests did not fit.
 
-    Every edge marks the discs around points along it, spaced by at most a pixel and enough to
-    span the edge; a second pass picks the exact nearest of the marks.
+    Every edge asks for the pixels of its box, grown by the radius, as triangles do in `rasterize`.
     """
     height, width = image_size
     a, b = vertices[edges[:, 0], :2], vertices[edges[:, 1], :2]
-    reach = np.arange(-radius - 1, radius + 2)
-    offsets = jnp.asarray([(i, j) for i in reach for j in reach if i * i + j * j <= (radius + 2) ** 2])
-    middle = jnp.floor((a + b) / 2).astype(jnp.int32)
-    columns = middle[:, None, 0] + offsets[:, 0]
-    rows = middle[:, None, 1] + offsets[:, 1]
-    centres = jnp.stack([columns, rows], -1) + 0.5
-    distance = _square_distance(centres, a[:, None], b[:, None])
-    valid = used[:, None] & (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    valid &= distance <= radius**2
+    size = jnp.asarray([width, height], jnp.float32)
+    first = jnp.ceil(jnp.clip(jnp.minimum(a, b) - (radius + 0.5), 0.0, size))
+    last = jnp.floor(jnp.clip(jnp.maximum(a, b) + (radius - 0.5), -1.0, size - 1.0))
+    extent = jnp.where(used[:, None], jnp.maximum(last - first + 1.0, 0.0), 0.0)
+    first, extent = first.astype(jnp.int32), extent.astype(jnp.int32)
+    owner, down, along, valid, overflow = flat_requests(extent, max_requests)
+    row, column = first[owner, 1] + down, first[owner, 0] + along
+    centres = jnp.stack([column, row], -1) + 0.5
+    distance = _square_distance(centres, a[owner], b[owner])
     outside = height * width
-    pixel = jnp.where(valid, rows * width + columns, outside)
+    pixel = jnp.where(valid & (distance <= radius**2), row * width + column, outside)
     best = jnp.full(outside, jnp.inf).at[pixel].min(distance, mode="drop")
-    wins = valid & (distance == best[jnp.minimum(pixel, outside - 1)])
-    index = jnp.broadcast_to(jnp.arange(len(edges))[:, None], pixel.shape)
-    nearest = jnp.full(outside, len(edges)).at[jnp.where(wins, pixel, outside)].min(
-        index, mode="drop"
+    wins = distance == best[jnp.minimum(pixel, outside - 1)]
+    nearest = (
+        jnp.full(outside, len(edges))
+        .at[jnp.where(wins, pixel, outside)]
+        .min(owner, mode="drop")
+        .reshape(image_size)
     )
     found = nearest < len(edges)
-    return (jnp.where(found, nearest, 0).reshape(image_size), found.reshape(image_size))
+    return jnp.where(found, nearest, 0), found, overflow
 
 
 def _square_distance(p, a, b):

@@ -20,13 +20,13 @@ def view_mesh(
     colours: tuple[float, float, float] | AnyArray | None = None,
     background: tuple[float, float, float] = STUDIO,
     light: Light | None = None,
-    height: float | None = None,
+    height: float | int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The mesh turned about its centre and framed by a camera of its own.
 
     Args:
       vertices: camera frame (y down), metres.
-      yaw: degrees about the vertical axis; 90 shows the side that was at the right.
+      yaw: degrees about the vertical axis; 90 shows the side that was at the left.
       pitch: degrees; positive looks down from above.
       image_size: (height, width).
       height: metres that the picture's shorter side shows; None fits the mesh. Give the same
@@ -93,7 +93,7 @@ def turntable(
     ]
 
 
-def _yaw_pitch(yaw: float, pitch: float) -> np.ndarray:
+def _yaw_pitch(yaw: float | int, pitch: float | int) -> np.ndarray:
     yaw, pitch = np.radians([yaw, pitch])
     cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
