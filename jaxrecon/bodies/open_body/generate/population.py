@@ -42,8 +42,11 @@ class Shapes:
         folder = "macrodetails/"
         names = source.target_names("macrodetails")
         self.names = [n for n in names if not {"baby", "child"} & set(_words(n))]
-        self.targets = source.targets([folder + n for n in self.names]).reshape(len(self.names), -1)
-        self.base = source.vertices.astype(np.float32).ravel()
+        # In float64: float32 products differ by the number of BLAS threads, and a last bit can
+        # change which edge is collapsed first.
+        moved = source.targets([folder + n for n in self.names])
+        self.targets = moved.reshape(len(self.names), -1).astype(np.float64)
+        self.base = source.vertices.ravel()
 
     def meshes(self, people: People, extra: np.ndarray | None = None) -> np.ndarray:
         """(N, 19158, 3) float32 metres; `extra` (N, 19158, 3) is added."""
@@ -65,7 +68,7 @@ class Shapes:
             for w in _words(name):
                 column = column * word.get(w, one)
             columns.append(column)
-        return np.stack(columns, 1).astype(np.float32)
+        return np.stack(columns, 1)
 
     def with_stature(self, people: People, stature: np.ndarray) -> People:
         """The same people with the height parameter that gives each the wanted stature (N,)."""
