@@ -67,6 +67,11 @@ class BatchIterator:
             raise TypeError("training batches have no end")
         return self._stop
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one epoch (training only)."""
+        return self._make_item.batches_per_epoch  # type: ignore[attr-defined]
+
     def __next__(self) -> Batch:
         if self._done >= self._stop:
             self.close()

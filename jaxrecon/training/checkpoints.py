@@ -130,9 +130,7 @@ class Checkpoints:
             )
         except Exception as error:  # orbax and tensorstore raise many kinds for one fault
             raise _damaged(path, error) from error
-        _check_shapes(
-            path, {**variables, **optimizer}, {**restored.variables, **restored.optimizer}
-        )
+        check_shapes(path, {**variables, **optimizer}, {**restored.variables, **restored.optimizer})
         return TrainState(
             step=np.asarray(step, np.int32),
             params=restored.variables["params"],
@@ -200,6 +198,11 @@ def save_variables(path: str | Path, variables: Mapping[str, Any], record: RunRe
             force=True,
         )
     return folder
+
+
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Whether a run folder has a whole checkpoint."""
+    return any(p.is_dir() and p.name.isdigit() for p in (Path(workdir) / FOLDER).glob("*"))
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -285,7 +288,17 @@ def _score(metrics: Any, name: str) -> float:
     return float("inf") if value is None else float(value)
 
 
-def _check_shapes(path: Path, want: Any, got: Any) -> None:
+def check_shapes(path: str | Path, want: Any, got: Any) -> None:
+    """Compares two trees of the same structure, leaf by leaf.
+
+    Raises:
+      UserError: names `path`, the first leaf that differs, and both shapes.
+    """
+    if not jax.tree.structure(want) == jax.tree.structure(got):
+        raise UserError(
+            f"{path} was trained with other settings: its weights have other names than those of "
+            "this config; use the config of that run"
+        )
     wanted = jax.tree_util.tree_leaves_with_path(want)
     for (key, leaf), value in zip(wanted, jax.tree.leaves(got), strict=True):
         if tuple(leaf.shape) != tuple(np.shape(value)):

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any
 
 from jaxrecon.errors import UserError
-from jaxrecon.systems.base import System
-from jaxrecon.training.checkpoints import Checkpoints, RunRecord
+from jaxrecon.systems.base import System, Variables
+from jaxrecon.training.checkpoints import Checkpoints, RunRecord, check_shapes
 from jaxrecon.training.logging import MetricWriter, Progress, SilentWriter
 from jaxrecon.training.parallel import (
     BatchIterator,
@@ -26,7 +26,7 @@ from jaxrecon.training.parallel import (
     host_count,
     main_process,
 )
-from jaxrecon.training.state import create_state, state_shapes, variables_of
+from jaxrecon.training.state import TrainState, create_state, state_shapes, variables_of
 
 Evaluate = Callable[[dict[str, Any]], Mapping[str, float]]
 
@@ -54,6 +54,7 @@ def train(
     evaluate: Evaluate | None = None,
     placement: Placement | None = None,
     stream: Any = None,
+    initial: Variables | None = None,
 ) -> TrainResult:
     """Trains, and continues by itself where the run folder has a checkpoint.
 
@@ -65,6 +66,7 @@ def train(
       evaluate: variables -> scalars, called every `eval_every` steps.
       placement: devices; all local ones by default.
       stream: the text stream that progress goes to; standard error by default.
+      initial: params and batch_stats to start from, where the run has no checkpoint yet.
 
     Raises:
       UserError: a loss that is not finite (with its step), damaged checkpoints, data that end.
@@ -85,6 +87,7 @@ def train(
         state = checkpoints.restore(start, state_shapes(system, optimizer, feed.peek()))
     else:
         state = create_state(system, optimizer, feed.peek(), settings.seed)
+        state = _start_from(initial, state, optimizer) if initial else state
     state = placement.replicate(state)
     constants = placement.replicate(system.constants())
     step_function = placement.train_step(system, optimizer)
@@ -228,6 +231,14 @@ class StopSignals:
         for number, handler in self._old.items():
             signal.signal(number, handler)
         self._old = {}
+
+
+def _start_from(initial: Variables, state: TrainState, optimizer: Any) -> TrainState:
+    names = ("params", "batch_stats")
+    fresh = {name: getattr(state, name) for name in names}
+    given = {name: initial[name] for name in names}
+    check_shapes("the checkpoint of config.training.init_from", fresh, given)
+    return dataclasses.replace(state, **given, opt_state=optimizer.init(given["params"]))
 
 
 def _take(feed: DeviceFeed, step: int) -> tuple[dict[str, Any], Any]:

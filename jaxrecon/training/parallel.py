@@ -256,9 +256,14 @@ def host_count() -> int:
     return jax.process_count()
 
 
+def host_index() -> int:
+    """Which of them this one is."""
+    return jax.process_index()
+
+
 def main_process() -> bool:
     """Whether this is the process that writes files and speaks."""
-    return jax.process_index() == 0
+    return host_index() == 0
 
 
 def agree(flag: bool) -> bool:

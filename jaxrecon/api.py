@@ -1,0 +1,276 @@
+"""jaxrecon from Python: `fit`, `load`, and the Reconstructor that both return.
+
+    reconstructor = jaxrecon.fit("metahmr")                       # trains in runs/metahmr
+    reconstructor = jaxrecon.load("runs/metahmr")
+    body = reconstructor.reconstruct("photo.jpg", "photo_openpose.json")
+    body.save("photo.glb")
+
+The command line (`jaxrecon.main`) calls the same functions.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrecon import results, runs
+from jaxrecon.config import config_from_dict, load_config
+from jaxrecon.errors import UserError
+from jaxrecon.evaluation.protocol import Evaluation, Evaluator
+from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
+from jaxrecon.reconstruction import Reconstruction
+from jaxrecon.run_page import write_page
+from jaxrecon.systems import create_system, published_format
+from jaxrecon.systems.base import Adaptation, Batch, System
+from jaxrecon.training.checkpoints import RunRecord, load_variables, save_variables
+from jaxrecon.training.parallel import Placement, main_process
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass
+class Reconstructor:
+    """A trained system, ready for use.
+
+    Attributes:
+      config: resolved.
+      system: its settings, with pure functions.
+      variables: params, batch_stats and constants.
+      step: training steps done; 0 for imported weights.
+    """
+
+    config: Any
+    system: System
+    variables: dict[str, Any]
+    step: int = 0
+
+    def reconstruct(
+        self,
+        image: PathLike | np.ndarray,
+        keypoints: Any = None,
+        bbox: Any = None,
+        adapt_steps: int | None = None,
+        *,
+        joint_set: str | None = None,
+        focal_length: float | None = None,
+    ) -> Reconstruction:
+        """The body in a photograph.
+
+        Args:
+          image: file, or RGB pixels (H, W, 3) uint8.
+          keypoints: 2D keypoints: a file (OpenPose, COCO, ...), or an array (joints, 3) of
+            `joint_set`, pixels and confidence. Without them nothing can be adapted.
+          bbox: (x, y, width, height) in pixels, or a file; without it the box is drawn around
+            the keypoints.
+          adapt_steps: steps of test-time optimisation; by default the config's `tto.steps`
+            with keypoints, 0 without.
+          joint_set: the set of an array, such as "coco17".
+          focal_length: pixels; estimated as the image's diagonal if unknown.
+
+        Raises:
+          UserError: a file or value that cannot be used; neither keypoints nor a box; steps
+            without keypoints.
+        """
+        photo = results.read(image, keypoints, bbox, joint_set, focal_length)
+        steps = self._steps(adapt_steps, keypoints is not None)
+        return results.reconstruct_photo(self.config, self.variables, photo, steps)
+
+    def adapt(self, batch: Batch, steps: int | None = None) -> Adaptation:
+        """Test-time optimisation on a batch of crops (see `System.adapt`); 0 steps predict."""
+        return results.adapt(self.system, self.variables, batch, self._steps(steps, True))
+
+    def evaluate(
+        self,
+        steps: int | None = None,
+        *,
+        dataset: str | None = None,
+        split: str | None = None,
+        examples: int | None = None,
+        workdir: PathLike | None = None,
+    ) -> Evaluation:
+        """Metrics before, during and after test-time optimisation.
+
+        Args:
+          steps: steps of test-time optimisation; by default the config's `tto.steps`.
+          dataset, split, examples: what to measure on; by default the config's `evaluation`.
+          workdir: also write `evaluation.json` there.
+
+        Raises:
+          UserError: unknown data set or split, missing data.
+        """
+        settings = self.config.evaluation
+        data = runs.evaluation_data(
+            self.config,
+            settings.dataset if dataset is None else dataset,
+            settings.split if split is None else split,
+            settings.examples if examples is None else examples,
+        )
+        evaluator = Evaluator(self.system, self._steps(steps, True), Placement())
+        protocol = runs.data_protocol(self.config, data) | {"training_steps": self.step}
+        batches = runs.evaluation_batches(self.config, data)
+        try:
+            evaluation = evaluator(self.variables, batches, protocol)
+        finally:
+            batches.close()
+        if workdir is not None and main_process():
+            evaluation.save(Path(workdir))
+        return evaluation
+
+    def save(self, path: PathLike) -> Path:
+        """Writes a checkpoint folder that `load` reads; never the body model's own arrays."""
+        record = RunRecord(self.step, self.config.to_dict(), None, [])
+        return save_variables(Path(path), self.variables, record)
+
+    def _steps(self, steps: int | None, can_adapt: bool) -> int:
+        if steps is None:
+            return self.config.tto.steps if can_adapt else 0
+        if steps < 0:
+            raise UserError(f"steps of test-time optimisation: {steps}; it must be 0 or more")
+        if steps and not can_adapt:
+            raise UserError(
+                f"{steps} steps of test-time optimisation need 2D keypoints; give them, or 0 steps"
+            )
+        return steps
+
+
+def fit(
+    config: Any = "metahmr", workdir: PathLike | None = None, **overrides: Any
+) -> Reconstructor:
+    """Trains, evaluates and writes the page of the run; continues a run that is already there.
+
+    Args:
+      config: "metahmr", "metahmr:preset", the path of a config, or a ConfigDict.
+      workdir: the run folder; `runs/<config>` by default.
+      overrides: fields of the config: `batch_size=8`, or `tto={"steps": 3}`.
+
+    Raises:
+      UserError: wrong config, missing data, a run of other settings in `workdir`, a loss that
+        is not finite.
+    """
+    folder = Path(default_workdir(config) if workdir is None else workdir)
+    resolved, system, result = runs.train_run(load_config(config, overrides), folder)
+    reconstructor = Reconstructor(resolved, system, result.variables, result.step)
+    if result.stopped is not None:
+        raise Stopped(result.step, result.stopped)
+    finish(reconstructor, folder)
+    return reconstructor
+
+
+class Stopped(SystemExit):
+    """The training was asked to stop and has saved; the same call continues it.
+
+    As an exit status 0 is a time limit and 143 a signal.
+    """
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(0 if reason == "time limit" else 143)
+        self.step, self.reason = step, reason
+
+
+def finish(reconstructor: Reconstructor, workdir: PathLike) -> Evaluation:
+    """The end of a training: evaluation, its table, pictures of examples, the page of the run."""
+    evaluation = reconstructor.evaluate(workdir=workdir)
+    if main_process():
+        print(evaluation.table(), flush=True)
+        page = write_page(reconstructor.config, reconstructor.variables, Path(workdir))
+        print(f"look at {page}", file=sys.stderr, flush=True)
+    return evaluation
+
+
+def load(path: PathLike, **overrides: Any) -> Reconstructor:
+    """A Reconstructor from a run folder (its newest checkpoint) or from one checkpoint.
+
+    Args:
+      path: the folder.
+      overrides: fields of the saved config to change: `tto={"steps": 3}`.
+
+    Raises:
+      UserError: no checkpoint there, or one that is damaged.
+    """
+    variables, record = load_variables(Path(path))
+    config = load_config(config_from_dict(record.config), overrides)
+    system = create_system(config)
+    whole = {**variables, "constants": system.constants()}
+    return Reconstructor(config, system, whole, record.step)
+
+
+def default_workdir(config: Any) -> Path:
+    """`runs/<name>` or `runs/<name>-<preset>` for a config given by name, else `runs/run`."""
+    if not isinstance(config, str | os.PathLike):
+        return Path("runs/run")
+    name, _, preset = str(config).partition(":")
+    return Path("runs") / "-".join(part for part in (Path(name).stem, preset) if part)
+
+
+def untrained(config: Any, seed: int = 0) -> Reconstructor:
+    """A Reconstructor with fresh weights, to load others into."""
+    import jax
+
+    resolved = load_config(config)
+    system = create_system(resolved)
+    height, width = resolved.system.image_size
+    batch = {"image": np.zeros((1, height, width, 3), np.uint8)}
+    variables = jax.jit(lambda key: _trained_part(system.init(key, batch)))(
+        jax.random.PRNGKey(seed)
+    )
+    return Reconstructor(resolved, system, {**variables, "constants": system.constants()})
+
+
+def convert(
+    source: PathLike, target: PathLike, config: Any = "metahmr:resnet50", strict: bool = True
+) -> str:
+    """Between the authors' PyTorch checkpoints and ours; the direction follows from `source`.
+
+    Args:
+      source: a `.pt` file of the authors, or a run folder or checkpoint of ours.
+      target: the checkpoint folder or the `.pt` file to write.
+      config: the network of the `.pt` file; not used in the other direction.
+      strict: refuse missing and unexpected names, instead of listing them.
+
+    Returns:
+      a report in words.
+
+    Raises:
+      UserError: unreadable source, weights of another network, a target that cannot be written.
+    """
+    if Path(source).is_dir():
+        reconstructor = load(source)
+        tree = published_format(reconstructor.config).export_checkpoint(reconstructor.variables)
+        write_checkpoint(target, tree)
+        return f"{source} written as {target}"
+    tree = read_checkpoint(source, skip_unknown=True)
+    reconstructor = untrained(config)
+    variables, report = published_format(reconstructor.config).import_checkpoint(
+        tree, reconstructor.variables, strict
+    )
+    dataclasses.replace(reconstructor, variables=variables).save(target)
+    return f"{source} written as {target}\n{report}"
+
+
+def fit_photo(
+    image: PathLike | np.ndarray,
+    keypoints: Any,
+    bbox: Any = None,
+    *,
+    body: str = "",
+    joint_set: str | None = None,
+    focal_length: float | None = None,
+) -> Reconstruction:
+    """The body in a photograph from its 2D keypoints alone, by optimisation from the mean pose.
+
+    Args:
+      image, keypoints, bbox, joint_set, focal_length: as for `Reconstructor.reconstruct`.
+      body: a SMPL file or folder; the open body if empty.
+
+    Raises:
+      UserError: a file or value that cannot be used.
+    """
+    photo = results.read(image, keypoints, bbox, joint_set, focal_length)
+    return results.fit_photo(photo, body or None)
+
+
+def _trained_part(variables: dict[str, Any]) -> dict[str, Any]:
+    return {name: variables[name] for name in ("params", "batch_stats")}

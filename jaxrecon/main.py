@@ -1,0 +1,207 @@
+"""The command line: flags in, one call of `jaxrecon.api` or `jaxrecon.runs`, one line on error.
+
+    python -m jaxrecon.main --config=configs/metahmr.py[:preset] --workdir=DIR --mode=train
+    python -m jaxrecon.main --workdir=DIR --mode=evaluate [--checkpoint=DIR] [--steps=14]
+    python -m jaxrecon.main --mode=reconstruct --input=photo.jpg --keypoints=photo.json --output=out
+    python -m jaxrecon.main --mode=convert --input=published.pt --output=DIR --config=...
+
+`--config.group.field=value` changes any field of the config. A training that is run again with
+the same command continues where it stopped. Exit status: 0 done, 2 a mistake in the input (one
+line says which), 143 stopped by a signal after saving.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from jaxrecon.errors import UserError
+
+MODES = ("train", "evaluate", "reconstruct", "convert")
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags of one call; not absl's global ones, so that `main` can be called again."""
+    values = flags.FlagValues()
+
+    def text(name: str, default: str | None, help_text: str) -> None:
+        flags.DEFINE_string(name, default, help_text, flag_values=values)
+
+    text("config", None, "a config by name or path, with an optional :preset (default metahmr)")
+    text("workdir", None, "the run folder (default runs/<config>)")
+    flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
+    text("input", None, "reconstruct: the photograph; convert: a .pt file or a checkpoint")
+    text("keypoints", None, "reconstruct: 2D keypoints of the photograph (OpenPose JSON, ...)")
+    text("bbox", None, "reconstruct: x,y,width,height in pixels, or a JSON file")
+    text("joint_set", None, "reconstruct: the joint set of keypoints that do not name it")
+    flags.DEFINE_float("focal_length", None, "reconstruct: pixels, if known", flag_values=values)
+    text("output", None, "reconstruct: the folder to write; convert: the file or folder")
+    text("checkpoint", None, "evaluate, reconstruct: trained weights (default: the workdir's)")
+    flags.DEFINE_integer("steps", None, "steps of test-time optimisation", flag_values=values)
+    flags.DEFINE_bool("strict", True, "convert: refuse weights that do not fit", flag_values=values)
+    flags.DEFINE_bool("distributed", None, "join a multi-host run", flag_values=values)
+    flags.DEFINE_bool("help", False, "print this and stop", short_name="h", flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    arguments = list(sys.argv if argv is None else argv)
+    try:
+        options, overrides = parse(arguments)
+        if options.help:
+            print(__doc__ + options.main_module_help())
+            return 0
+        return _COMMANDS[options.mode](options, overrides)
+    except UserError as error:
+        print(f"jaxrecon: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # The machine's faults (disk full, no permission) are not the program's either.
+        print(f"jaxrecon: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxrecon: interrupted", file=sys.stderr)
+        return 130
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, dict[str, str]]:
+    """Flags, and the overrides `--config.x=y` or `--config.x y`.
+
+    Raises:
+      UserError: unknown or malformed flags, words that belong to no flag.
+    """
+    rest, overrides = [arguments[0]], {}
+    waiting = list(arguments[1:])
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith(("--config.", "-config.")):
+            rest.append(word)
+            continue
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise UserError(f"{name} has no value; write {name}=value")
+            value = waiting.pop(0)
+        overrides[name.split("config.", 1)[1]] = value
+    options = define_flags()
+    try:
+        left = options(rest)[1:]
+    except flags.Error as error:
+        raise UserError(f"{str(error).rstrip('.')}; --help lists the flags") from error
+    if left:
+        raise UserError(f"{left[0]!r} belongs to no flag; write --flag=value")
+    return options, overrides
+
+
+def _train(options: Any, overrides: dict[str, str]) -> int:
+    from jaxrecon import api, runs
+    from jaxrecon.training.parallel import initialize_hosts
+
+    initialize_hosts(options.distributed)
+    config = options.config or "metahmr"
+    workdir = Path(options.workdir or api.default_workdir(config))
+    if options.steps is not None:
+        overrides = {**overrides, "tto.steps": str(options.steps)}
+    resolved, system, result = runs.train_run(api.load_config(config, overrides), workdir)
+    if result.stopped is not None:
+        return 0 if result.stopped == "time limit" else 143
+    api.finish(api.Reconstructor(resolved, system, result.variables, result.step), workdir)
+    return 0
+
+
+def _evaluate(options: Any, overrides: dict[str, str]) -> int:
+    from jaxrecon import api
+    from jaxrecon.training.parallel import initialize_hosts
+
+    initialize_hosts(options.distributed)
+    workdir = Path(options.workdir or api.default_workdir(options.config or "metahmr"))
+    reconstructor = api.load(options.checkpoint or workdir, **overrides)
+    evaluation = reconstructor.evaluate(options.steps, workdir=workdir)
+    print(evaluation.table())
+    print(f"written to {workdir / 'evaluation.json'}", file=sys.stderr)
+    return 0
+
+
+def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
+    from jaxrecon import api, results
+
+    photo, output = _required(options, "input"), Path(_required(options, "output"))
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output={output} is a file; name a folder for the results")
+    bbox = _box(options.bbox)
+    evidence = {"joint_set": options.joint_set, "focal_length": options.focal_length}
+    checkpoint = options.checkpoint or _trained_workdir(options.workdir)
+    if checkpoint is not None:
+        reconstructor = api.load(checkpoint, **overrides)
+        found = reconstructor.reconstruct(photo, options.keypoints, bbox, options.steps, **evidence)
+    elif options.keypoints is not None:
+        config = api.load_config(options.config or "metahmr", overrides)
+        found = api.fit_photo(photo, options.keypoints, bbox, body=config.body.path, **evidence)
+    else:
+        raise UserError(
+            f"to reconstruct {photo} give --keypoints (2D keypoints, fitted by optimisation), or "
+            "trained weights in --checkpoint or --workdir, or both"
+        )
+    print(results.write_reconstruction(found, output, Path(photo).stem))
+    return 0
+
+
+def _convert(options: Any, overrides: dict[str, str]) -> int:
+    from jaxrecon import api
+
+    config = api.load_config(options.config or "metahmr:resnet50", overrides)
+    source, target = _required(options, "input"), _required(options, "output")
+    print(api.convert(source, target, config, options.strict))
+    return 0
+
+
+_COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "reconstruct": _reconstruct,
+    "convert": _convert,
+}
+
+
+def _required(options: Any, name: str) -> str:
+    value = options[name].value
+    if not value:
+        raise UserError(f"--mode={options.mode} needs --{name}")
+    return value
+
+
+def _box(text: str | None) -> Any:
+    """`x,y,width,height` as numbers; anything else is a file."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+    if len(numbers) != 4:
+        raise UserError(f"--bbox={text} has {len(numbers)} numbers; x,y,width,height are needed")
+    return numbers
+
+
+def _trained_workdir(workdir: str | None) -> Path | None:
+    from jaxrecon.training.checkpoints import has_checkpoint
+
+    if workdir is None:
+        return None
+    if not has_checkpoint(workdir):
+        raise UserError(
+            f"--workdir={workdir} has no checkpoint; train there first, or leave it out"
+        )
+    return Path(workdir)
+
+
+if __name__ == "__main__":
+    run()

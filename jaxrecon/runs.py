@@ -1,0 +1,197 @@
+"""From a config to a run: what to read, where to start, when it is the same run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxrecon.config import CONFIG_FILE, config_from_dict, field_names, load_config, save_config
+from jaxrecon.data.pipeline import DataConfig, eval_batches, open_sources, train_batches
+from jaxrecon.errors import UserError
+from jaxrecon.evaluation.protocol import Evaluator
+from jaxrecon.systems import create_system
+from jaxrecon.systems.base import System
+from jaxrecon.training.checkpoints import has_checkpoint, load_variables
+from jaxrecon.training.loop import TrainResult, train
+from jaxrecon.training.parallel import Placement, host_count, host_index, main_process
+
+# What may differ between two parts of one run; anything else makes it another run.
+_MAY_CHANGE = (
+    "training.steps",
+    "training.epochs",
+    "training.log_every",
+    "training.eval_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.time_limit_minutes",
+    "training.tensorboard",
+    "data.workers",
+    "data.threads",
+    "data.cache_mb",
+    "data.data_dir",
+    "evaluation.",
+    "tto.",
+)
+
+
+def train_run(
+    config: Any, workdir: str | Path, stream: Any = None
+) -> tuple[Any, System, TrainResult]:
+    """Trains as a resolved config says; continues where the run in `workdir` stopped.
+
+    Args:
+      config: resolved (see `config.load_config`).
+      workdir: the run folder.
+      stream: the text stream that progress goes to; standard error by default.
+
+    Returns:
+      the config with every number filled in, the system, and how the training ended.
+
+    Raises:
+      UserError: wrong settings, missing data, a loss that is not finite, or a run of other
+        settings in `workdir`.
+    """
+    folder = Path(workdir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the workdir {workdir} is a file; name a folder for the run")
+    create_system(config)  # wrong settings are told before any data set is built
+    _check_same_run(config, folder)
+    placement = Placement()
+    placement.host_batch_size(config.training.batch_size)
+    batches = train_batches(
+        training_data(config),
+        config.training.batch_size,
+        config.training.seed,
+        process_index=host_index(),
+        process_count=host_count(),
+    )
+    config = _with_epochs(config, batches)
+    system = create_system(config)
+    if main_process():
+        save_config(config, folder)
+    try:
+        result = train(
+            config,
+            system,
+            batches,
+            folder,
+            evaluate=_evaluation_in_training(config, system, placement),
+            placement=placement,
+            stream=stream,
+            initial=_initial_weights(config, folder),
+        )
+    finally:
+        batches.close()
+    return config, system, result
+
+
+def training_data(config: Any) -> DataConfig:
+    """What to train on."""
+    height, width = config.system.image_size
+    return DataConfig.from_config({**config.data.to_dict(), "height": height, "width": width})
+
+
+def evaluation_data(config: Any, dataset: str, split: str, examples: int) -> DataConfig:
+    """What to evaluate on: one data set without augmentation; `examples` 0 takes all."""
+    height, width = config.system.image_size
+    limited = f"{split}[:{examples}]" if examples else split
+    fields = config.data.to_dict() | {
+        "datasets": (dataset,),
+        "split": limited,
+        "mixture": "lengths",
+        "weights": (),
+        "occlusion": (),
+        "augment": False,
+        "height": height,
+        "width": width,
+    }
+    return DataConfig.from_config(fields)
+
+
+def evaluation_batches(config: Any, data: DataConfig, sources: Any = None) -> Any:
+    """One pass over it, this host's share, in batches of `evaluation.batch_size`."""
+    return eval_batches(
+        data,
+        config.evaluation.batch_size * host_count(),
+        process_index=host_index(),
+        process_count=host_count(),
+        sources=sources,
+    )
+
+
+def data_protocol(config: Any, data: DataConfig) -> dict[str, Any]:
+    """The facts about data and crops that belong beside a result."""
+    return {
+        "dataset": data.datasets[0],
+        "split": data.split,
+        "crop": list(config.system.image_size),
+        "box": {
+            "keypoints": "around the annotated keypoints, 1.2 times their extent",
+            "file": "the box of the record",
+        }.get(data.box, data.box),
+        "batch_size": config.evaluation.batch_size,
+    }
+
+
+def _evaluation_in_training(
+    config: Any, system: System, placement: Placement
+) -> Callable[[dict[str, Any]], Mapping[str, float]] | None:
+    """variables -> scores, on part of the evaluation data; data and code are made once."""
+    if config.training.eval_every <= 0:
+        return None
+    settings = config.evaluation
+    steps = settings.tto_steps_in_training
+    data = evaluation_data(config, settings.dataset, settings.split, settings.examples_in_training)
+    evaluator = Evaluator(system, steps, placement, baseline=False)
+    sources: list[Any] = []
+
+    def evaluate(variables: dict[str, Any]) -> dict[str, float]:
+        if not sources:
+            sources.extend(open_sources(data))
+        batches = evaluation_batches(config, data, sources)
+        try:
+            found = evaluator(variables, batches)
+        finally:
+            batches.close()
+        adapted = {f"adapted_{name}": value for name, value in found.after.items() if steps}
+        return {**found.before, **adapted}
+
+    return evaluate
+
+
+def _with_epochs(config: Any, batches: Any) -> Any:
+    """`training.epochs` as steps, for the loop and for schedules that span the training."""
+    epochs = config.training.epochs
+    if epochs <= 0:
+        return config
+    return load_config(config, {"training.steps": epochs * batches.batches_per_epoch})
+
+
+def _initial_weights(config: Any, folder: Path) -> dict[str, Any] | None:
+    """Weights of `training.init_from`, unless the run has a checkpoint of its own already."""
+    if not config.training.init_from or has_checkpoint(folder):
+        return None
+    return load_variables(config.training.init_from)[0]
+
+
+def _check_same_run(config: Any, folder: Path) -> None:
+    if not has_checkpoint(folder) or not (folder / CONFIG_FILE).is_file():
+        return
+    before = load_config(str(folder / CONFIG_FILE))
+    now = config_from_dict(config.to_dict())
+    for name in sorted({*field_names(before), *field_names(now)}):
+        if name.startswith(_MAY_CHANGE):
+            continue
+        old, new = _value(before, name), _value(now, name)
+        if old != new:
+            raise UserError(
+                f"{folder} holds a run with other settings: config.{name} is {old!r} there and "
+                f"{new!r} here; use another --workdir, or the settings of that run"
+            )
+
+
+def _value(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        if part not in config:
+            return None
+        config = config[part]
+    return config
