@@ -9,14 +9,15 @@ functions of them, so they stick to the body.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from jaxrecon.datasets_builders.open_body.textures import normalise
 from scipy import sparse
 from scipy.spatial import cKDTree
 
 from jaxrecon.bodies import BodyModel, load_body
 from jaxrecon.bodies.joints import SMPL24
-from jaxrecon.datasets_builders.open_body.textures import normalise
 from jaxrecon.typing import AnyArray, Float
 
 BODY, SKIRT, HAIR = 0, 1, 2
@@ -80,7 +81,8 @@ class Figure:
         return normalise(self.incidence @ cross)
 
 
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(x: Any, low: float, high: float) -> Any:
+    """0 up to `low`, 1 from `high` on, a smooth rise between; of numbers or arrays."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -134,9 +136,9 @@ def _skirt(marks: Landmarks) -> np.ndarray:
     rings = []
     for t in np.linspace(0.0, 1.0, SKIRT_RINGS):
         y = marks.waist_y - t * length
-        over_hips = float(smoothstep(np.asarray(marks.waist_y - y), 0.0, 0.16))
-        half_width = 0.150 + 0.047 * over_hips + 0.02 * t
-        front, back = 0.165 - 0.01 * over_hips, -0.055 - 0.045 * over_hips
+        over_hips = float(smoothstep(marks.waist_y - y, 0.0, 0.16))
+        half_width = 0.152 + 0.05 * over_hips + 0.02 * t
+        front, back = 0.178 - 0.012 * over_hips, -0.06 - 0.052 * over_hips
         centre, depth = 0.5 * (front + back), 0.5 * (front - back)
         # Seen from above the angle runs so that triangles face outwards.
         rings.append(
@@ -144,7 +146,7 @@ def _skirt(marks: Landmarks) -> np.ndarray:
                 [
                     half_width * np.cos(angle),
                     np.full_like(angle, y),
-                    centre - depth * np.sin(angle),
+                    centre + depth * np.sin(angle),
                 ],
                 -1,
             )
@@ -160,7 +162,7 @@ def _hair(marks: Landmarks) -> np.ndarray:
     for t in np.linspace(0.0, 1.0, HAIR_RINGS):
         y = top - 0.36 * t
         spread = 0.092 + 0.02 * t
-        back = 0.105 + 0.03 * smoothstep(np.asarray(t), 0.4, 0.9)
+        back = 0.105 + 0.03 * smoothstep(t, 0.4, 0.9)
         x = spread * np.sin(angle)
         z = marks.head[2] - 0.005 - back * np.cos(angle)
         rings.append(np.stack([x, np.full_like(x, y), z], -1))
@@ -231,9 +233,9 @@ def load_figure() -> Figure:
     extended = body.replace(  # type: ignore[attr-defined]
         v_template=canonical,
         shapedirs=np.concatenate([np.asarray(body.shapedirs), shapedirs]).astype(np.float32),
-        posedirs=np.concatenate(
-            [np.asarray(body.posedirs), np.zeros((len(extra), 3, 207))]
-        ).astype(np.float32),
+        posedirs=np.concatenate([np.asarray(body.posedirs), np.zeros((len(extra), 3, 207))]).astype(
+            np.float32
+        ),
         weights=np.concatenate([np.asarray(body.weights), weights]).astype(np.float32),
         faces=faces,
         J_regressor_extra=None,

@@ -1,9 +1,11 @@
 """What the annotation of a photograph says: joints, boxes, and joints as a detector finds them."""
 
+from typing import Any
+
 import numpy as np
+from jaxrecon.datasets_builders.open_body.scenes import Camera
 
 from jaxrecon.bodies.joints import JOINT_SETS
-from jaxrecon.datasets_builders.open_body.scenes import Camera
 
 OPENPOSE = len(JOINT_SETS["openpose25"])
 PELVIS = JOINT_SETS["gt24"].index("pelvis")
@@ -11,7 +13,8 @@ PELVIS = JOINT_SETS["gt24"].index("pelvis")
 
 def inside(pixels: np.ndarray, camera: Camera) -> np.ndarray:
     """Whether points (..., 2) fall into the image."""
-    return ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(-1)
+    within = (pixels >= 0) & (pixels < [camera.width, camera.height])
+    return within[..., 0] & within[..., 1]
 
 
 def box_of(keypoints: np.ndarray) -> tuple[np.ndarray, float]:
@@ -61,7 +64,7 @@ def label(
     transl: np.ndarray,
     camera: Camera,
     hidden: np.ndarray,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """keypoints2d, joints3d, center and scale of a record.
 
     Args:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-
 from jaxrecon.datasets_builders.open_body.figure import (
     BODY,
     HAIR,
@@ -94,13 +93,13 @@ def draw_outfit(rng: np.random.Generator, marks: Landmarks) -> Outfit:
     long_hair = rng.uniform() < (0.55 if bottom == "skirt" else 0.27)
     bald = not long_hair and rng.uniform() < 0.1
     skin = linear(skin_colour(rng))
+    drop = rng.choice([-0.05, 0.0, 0.12, 0.2, 0.27], p=[0.06, 0.3, 0.22, 0.3, 0.12])
     return Outfit(
         top=top,
         bottom=bottom,
         headwear=headwear,
         sleeve_x=float(sleeve),
-        hem_y=float(marks.waist_y + rng.choice([0.05, 0.0, -0.12, -0.2, -0.27],
-                                               p=[0.06, 0.3, 0.22, 0.3, 0.12])),
+        hem_y=marks.waist_y - 0.01 if bottom == "skirt" else float(marks.waist_y - drop),
         neck_drop=float(rng.choice([-0.035, 0.0, 0.03, 0.08, 0.13],
                                    p=[0.12, 0.38, 0.25, 0.15, 0.1])),
         leg_y=float(leg),
@@ -129,8 +128,8 @@ def draw_outfit(rng: np.random.Generator, marks: Landmarks) -> Outfit:
         leg_fabric=Fabric.draw(rng, plain=0.8),
         shoe_fabric=Fabric.draw(rng, plain=0.7),
         head_fabric=Fabric.draw(rng, plain=0.7),
-        folds=Waves.draw(rng, float(rng.uniform(18, 45)), 8),
-        fuzz=Waves.draw(rng, 90.0, 8),
+        folds=Waves.draw(rng, float(rng.uniform(18, 45)), 6),
+        fuzz=Waves.draw(rng, 90.0, 6),
     )  # fmt: skip
 
 
@@ -197,6 +196,7 @@ def offsets(figure: Figure, outfit: Outfit) -> np.ndarray:
         move = np.where(region["cover"] & skin, shell, move)
         head = points - marks.head.astype(np.float32)
         rim = np.abs(head[:, 1] + 0.25 * np.minimum(head[:, 2], 0.0) - 0.04) < 0.014
+        rim &= np.abs(figure.canonical_normals[:, 1]) < 0.5
         if outfit.headwear == "cap":
             rim &= head[:, 2] > 0.05
         if outfit.headwear != "helmet":
@@ -220,9 +220,7 @@ class Surface:
     relief: np.ndarray  # (N, 3) to add to the normals of the template
 
 
-def paint(
-    outfit: Outfit, marks: Landmarks, points: np.ndarray, part: np.ndarray
-) -> Surface:
+def paint(outfit: Outfit, marks: Landmarks, points: np.ndarray, part: np.ndarray) -> Surface:
     """Colours of points (N, 3) on the template; `part` (N,) as in the figure."""
     region = _regions(outfit, marks, points)
     x, y, z = points[:, 0], points[:, 1], points[:, 2]
@@ -230,7 +228,7 @@ def paint(
     skin = part == BODY
     along = np.where(region["arm"], ax - marks.shoulder_x + 0.1, marks.shoulder_y - y)
     across = np.where(region["arm"], y - z, x + 0.6 * z)
-    folds = outfit.folds(points)
+    folds, growth = outfit.folds.with_gradient(points)
 
     tone = 1.0 + 0.05 * folds
     albedo = outfit.skin * tone[:, None]
@@ -239,7 +237,13 @@ def paint(
 
     def lay(mask: np.ndarray, colour: np.ndarray, shine: float) -> None:
         chosen = np.flatnonzero(mask)
-        albedo[chosen] = colour[chosen] if colour.ndim == 2 else colour
+        albedo[chosen] = colour
+        gloss[chosen] = shine
+
+    def hairy(mask: np.ndarray, shine: float) -> None:
+        chosen = np.flatnonzero(mask)
+        strands = 1.0 + 0.22 * outfit.fuzz(points[chosen])
+        albedo[chosen] = outfit.hair * strands[:, None]
         gloss[chosen] = shine
 
     def cloth(mask: np.ndarray, fabric: Fabric, shine: float = 0.08) -> None:
@@ -264,29 +268,26 @@ def paint(
     lay(region["sole"] & skin, outfit.shoe_fabric.colours[2], 0.1)
     if outfit.gloves:
         cloth(region["hand"] & skin, outfit.inner_fabric)
-    strands = 1.0 + 0.22 * outfit.fuzz(points)
     if outfit.hair_volume > 0:
-        lay(region["hair"] & skin, outfit.hair * strands[:, None], 0.2)
+        hairy(region["hair"] & skin, 0.2)
     if outfit.beard:
-        lay(region["beard"] & skin, outfit.hair * strands[:, None], 0.1)
+        hairy(region["beard"] & skin, 0.1)
         lips = (np.abs(y - marks.nose[1] + 0.032) < 0.006) & (ax < 0.022) & region["beard"]
         lay(lips & skin, outfit.lips, 0.3)
     if outfit.headwear != "none":
         cloth(region["cover"] & skin, outfit.head_fabric, 0.1)
     hem = outfit.shirt_fabric if outfit.top == "dress" else outfit.leg_fabric
     cloth(part == SKIRT, hem)
-    lay(part == HAIR, outfit.hair * strands[:, None], 0.2)
+    hairy(part == HAIR, 0.2)
 
     covered = region["top"] | region["bottom"] | (part == SKIRT)
     bumps = np.where(covered, outfit.wrinkle, 0.0).astype(np.float32)
     bumps += np.where((part == HAIR) | (region["hair"] & skin), np.float32(0.2), 0.0)
-    relief = outfit.folds.gradient(points) * bumps[:, None]
+    relief = growth * bumps[:, None]
     return Surface(np.clip(albedo, 0.004, 0.95).astype(np.float32), gloss, relief)
 
 
-def _face(
-    outfit: Outfit, marks: Landmarks, points: np.ndarray, albedo: np.ndarray
-) -> np.ndarray:
+def _face(outfit: Outfit, marks: Landmarks, points: np.ndarray, albedo: np.ndarray) -> np.ndarray:
     """Eyes, brows, lips and cheeks: a few pixels that tell the front of a head from its back."""
     chosen = np.flatnonzero((points[:, 1] > marks.neck[1]) & (points[:, 2] > marks.ears[0, 2]))
     if chosen.size == 0:
@@ -303,8 +304,8 @@ def _face(
     cheek = np.exp(-((side - 0.008) ** 2 + (rise + 0.045) ** 2) / 0.02**2)
     colour *= 1.0 - cheek[:, None] * np.array([0.0, 0.16, 0.14], np.float32)
     spot((side / 0.021) ** 2 + (rise / 0.012) ** 2 < 1, 0.6 * outfit.skin)
-    spot((side / 0.015) ** 2 + (rise / 0.007) ** 2 < 1, np.float32([0.75, 0.75, 0.74]))
-    spot(side**2 + rise**2 < 0.0065**2, np.float32([0.03, 0.025, 0.02]))
+    spot((side / 0.015) ** 2 + (rise / 0.007) ** 2 < 1, np.array([0.75, 0.75, 0.74], np.float32))
+    spot(side**2 + rise**2 < 0.0065**2, np.array([0.03, 0.025, 0.02], np.float32))
     brow = rise - 0.021 + 8.0 * side**2
     spot((np.abs(brow) < 0.005) & (np.abs(side) < 0.019), 0.6 * outfit.hair + 0.1 * outfit.skin)
     mouth = face[:, 1] - (marks.nose[1] - 0.032)
@@ -314,7 +315,10 @@ def _face(
     spot(nostril < 0.004**2, 0.35 * outfit.skin)
     if outfit.glasses:
         lens = (side / 0.024) ** 2 + ((rise + 0.002) / 0.018) ** 2
-        spot(lens < 1, np.float32([0.02, 0.02, 0.025]))
-        spot((np.abs(rise - 0.004) < 0.003) & (np.abs(face[:, 0]) < 0.075), np.float32([0.02] * 3))
+        spot(lens < 1, np.array([0.02, 0.02, 0.025], np.float32))
+        spot(
+            (np.abs(rise - 0.004) < 0.003) & (np.abs(face[:, 0]) < 0.075),
+            np.array([0.02] * 3, np.float32),
+        )
     albedo[chosen] = colour
     return albedo

@@ -1,7 +1,7 @@
 """From seeds to photographs: body model, rasteriser, light, lens and JPEG, one chunk at a time.
 
 The body is posed and rasterised by the project's own JAX code; everything after it knows only
-the visible pixels and is NumPy and OpenCV. The person is drawn at 1.5 times the resolution of the
+the visible pixels and is NumPy and OpenCV. The person is drawn at 1.25 times the resolution of the
 photograph and then reduced, which smooths the outline.
 """
 
@@ -11,9 +11,6 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.transform import Rotation
-
-from jaxrecon.bodies import BodyOutput, body_forward, joints49, load_body
 from jaxrecon.datasets_builders.open_body.figure import BODY, Figure, load_figure
 from jaxrecon.datasets_builders.open_body.labels import inside, label
 from jaxrecon.datasets_builders.open_body.outfit import draw_outfit, offsets, paint
@@ -28,6 +25,8 @@ from jaxrecon.datasets_builders.open_body.scenes import (
     read_stance,
 )
 from jaxrecon.datasets_builders.open_body.surroundings import (
+    Box,
+    DrawnBox,
     Light,
     Picture,
     draw_box,
@@ -36,26 +35,31 @@ from jaxrecon.datasets_builders.open_body.surroundings import (
     surround,
 )
 from jaxrecon.datasets_builders.open_body.textures import normalise
+from scipy.spatial.transform import Rotation
+
+from jaxrecon.bodies import BodyModel, BodyOutput, body_forward, joints49, load_body
 from jaxrecon.rendering.rasterize import Fragments, count_fragments, rasterize
 
-OVERSAMPLE = 1.5
+OVERSAMPLE = 1.25
 NEUTRAL = 2
 _BUDGETS = (1 << 16, 1 << 17, 1 << 18, 1 << 20, 1 << 22)
-_FEWEST_JOINTS = 10  # of the 24 annotated ones inside of the image
+_FEWEST_JOINTS = 14  # of the 24 annotated ones inside of the image
+_MOST_HIDDEN = 0.4  # share of the annotated joints that furniture may stand before
+
+
+@jax.jit
+def _pose(figure: BodyModel, body: BodyModel, betas, rotmats):
+    """Vertices of the figure, the 24 joints and SPIN's 49 for a chunk of people."""
+    output = body_forward(figure, betas, rotmats)
+    count = body.v_template.shape[0]
+    own = BodyOutput(output.vertices[:, :count], output.joints)
+    return output.vertices, output.joints, joints49(body, own)
 
 
 @lru_cache(maxsize=1)
-def _forward():
-    """Vertices of the figure, the 24 joints and SPIN's 49 for a chunk of people."""
-    figure, body = load_figure(), load_body()
-
-    @jax.jit
-    def run(betas, rotmats):
-        output = body_forward(figure.body, betas, rotmats)
-        own = BodyOutput(output.vertices[:, : figure.body_vertices], output.joints)
-        return output.vertices, output.joints, joints49(body, own)
-
-    return run
+def _bodies() -> tuple[BodyModel, BodyModel]:
+    """Figure and body on the device, so that they are arguments rather than constants."""
+    return jax.device_put((load_figure().body, load_body()))
 
 
 def photographs(
@@ -67,7 +71,7 @@ def photographs(
     only, so any process may make any chunk.
     """
     subjects = draw_subjects(seed, split, chunk)
-    vertices, joints, spin = map(np.asarray, _forward()(subjects.betas, subjects.rotmats))
+    vertices, joints, spin = map(np.asarray, _pose(*_bodies(), subjects.betas, subjects.rotmats))
     records = []
     for i in range(count):
         index = chunk * CHUNK + i
@@ -124,7 +128,8 @@ def photograph(
     picture = surround(rng, camera, stance, light)
     person, depth = _person(rng, figure, camera, vertices, transl, light, longer_side)
     _ground_shadow(picture, camera, bare + transl, stance, light)
-    near = _compose(rng, picture, camera, stance, light, person, depth)
+    boxes = _visible_boxes(furniture(rng, stance), camera, light, spin[25:] + transl)
+    near = _compose(rng, picture, camera, boxes, person, depth)
     image = _develop(rng, picture.colour)
 
     pixels = camera.project(spin + transl)
@@ -134,9 +139,7 @@ def photograph(
     done, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     record = label(rng, spin, transl, camera, hidden)
-    record.update(
-        image=jpeg.tobytes(), focal_length=np.float32(camera.focal), transl=transl
-    )
+    record.update(image=jpeg.tobytes(), focal_length=np.float32(camera.focal), transl=transl)
     return record
 
 
@@ -163,10 +166,11 @@ def _person(
     found = _rasterise(screen, faces, side)
     height, width = round(OVERSAMPLE * camera.height), round(OVERSAMPLE * camera.width)
     face = np.asarray(found.face_id)[:height, :width]
-    seen = face >= 0
-    corners = faces[face[seen]]
-    weights = np.asarray(found.barycentric)[:height, :width][seen]
     depth = np.asarray(found.depth)[:height, :width]
+    seen = face >= 0
+    row, column = np.nonzero(seen)
+    corners = faces[face[row, column]]
+    weights = np.asarray(found.barycentric)[row, column]
 
     attributes = np.concatenate([figure.canonical, normals, lit[:, None]], -1)
     point = weights[:, 0:1] * attributes[corners[:, 0]]
@@ -178,13 +182,13 @@ def _person(
     shade = light.shade(normal, point[:, 6])
     shade *= _occlusion(depth, seen)[:, None]
     colour = surface.albedo * shade
-    half = normalise(light.direction - np.float32([0.0, 0.0, 1.0]))  # the viewer is at -z
+    half = normalise(light.direction - np.array([0.0, 0.0, 1.0], np.float32))  # the viewer is at -z
     shine = np.square(np.square(np.square(np.maximum(normal @ half, 0.0)))) ** 3 * point[:, 6]
     colour += (light.specular * surface.gloss * shine)[:, None] * light.colour
 
     layer = np.zeros((height, width, 4), np.float32)
-    layer[seen, :3] = colour
-    layer[seen, 3] = 1.0
+    layer[row, column, :3] = colour
+    layer[row, column, 3] = 1.0
     size = (camera.width, camera.height)
     layer = cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
     nearest = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
@@ -228,8 +232,9 @@ def _occlusion(depth: np.ndarray, seen: np.ndarray) -> np.ndarray:
         return np.ones(0, np.float32)
     far = float(depth[seen].max())
     filled = np.where(seen, depth, far)
-    sigma = 1.0 + 0.018 * depth.shape[0]
-    smooth = cv2.GaussianBlur(filled, (0, 0), sigma)
+    small = cv2.resize(filled, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), 0.3 + 0.0045 * depth.shape[0])
+    smooth = cv2.resize(small, depth.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return 1.0 - np.clip(4.0 * (filled - smooth)[seen], 0.0, 0.45)
 
 
@@ -267,48 +272,66 @@ def _splat(camera: Camera, points: np.ndarray, weight: np.ndarray) -> np.ndarray
     )
 
 
+def _visible_boxes(
+    boxes: list[Box], camera: Camera, light: Light, joints: np.ndarray
+) -> list[DrawnBox]:
+    """The boxes that can be seen, less those that would hide most of the person's joints."""
+    pixels = np.floor(camera.project(joints)).astype(int)
+    drawn, hidden = [], np.zeros(len(joints), bool)
+    for box in boxes:
+        seen = draw_box(camera, box, light)
+        if seen is None:
+            continue
+        rows, columns = seen.window
+        here = (pixels[:, 1] >= rows.start) & (pixels[:, 1] < rows.stop)
+        here &= (pixels[:, 0] >= columns.start) & (pixels[:, 0] < columns.stop)
+        before = np.zeros(len(joints), bool)
+        at = pixels[here] - [columns.start, rows.start]
+        before[here] = seen.depth[at[:, 1], at[:, 0]] < joints[here, 2] - 0.1
+        if (hidden | before).mean() > _MOST_HIDDEN:
+            continue
+        hidden |= before
+        drawn.append(seen)
+    return drawn
+
+
 def _compose(
     rng: np.random.Generator,
     picture: Picture,
     camera: Camera,
-    stance: Stance,
-    light: Light,
+    boxes: list[DrawnBox],
     person: np.ndarray,
     depth: np.ndarray,
 ) -> np.ndarray:
     """Put furniture and the person into the picture; returns the depth of what is in front."""
-    front: list = []
-    for box in furniture(rng, stance):
-        drawn = draw_box(camera, box, light)
-        if drawn is None:
-            continue
-        window, hit, box_depth, colour = drawn
-        behind = hit & (box_depth < picture.depth[window])
-        picture.colour[window][behind] = colour[behind[hit]]
-        picture.depth[window][behind] = box_depth[behind]
-        front.append((window, hit, box_depth, colour))
+    for box in boxes:
+        behind = box.hit & (box.depth < picture.depth[box.window])
+        picture.colour[box.window][behind] = box.colour[behind[box.hit]]
+        picture.depth[box.window][behind] = box.depth[behind]
     if rng.uniform() < 0.8:  # the background is a little out of focus
         sigma = float(rng.uniform(0.3, 0.004 * camera.width + 0.5))
         picture.colour = cv2.GaussianBlur(picture.colour, (0, 0), sigma)
     picture.colour *= 1.0 - person[..., 3:]
     picture.colour += person[..., :3]
     near = np.minimum(picture.depth, depth)
-    for window, hit, box_depth, colour in front:
-        cover = hit & (box_depth < depth[window]) & (box_depth <= near[window])
-        cover &= np.isfinite(depth[window])
-        soft = cv2.GaussianBlur(cover.astype(np.float32), (3, 3), 0.6)[..., None]
-        layer = np.zeros((*hit.shape, 3), np.float32)
-        layer[hit] = colour
-        region = picture.colour[window]
-        region += soft * cover[..., None] * (layer - region)
+    # A pixel at the outline is partly the person's, even where the centre saw nobody.
+    outline = cv2.erode(depth, np.ones((3, 3), np.uint8))
+    for box in boxes:
+        edge = outline[box.window]
+        cover = box.hit & (box.depth < edge) & (box.depth <= picture.depth[box.window])
+        cover &= np.isfinite(edge)
+        soft = cv2.GaussianBlur(cover.astype(np.float32), (3, 3), 0.6)
+        soft = np.where(box.hit, np.maximum(soft, cover), 0.0)[..., None]
+        layer = np.zeros((*box.hit.shape, 3), np.float32)
+        layer[box.hit] = box.colour
+        region = picture.colour[box.window]
+        region += soft * (layer - region)
     if rng.uniform() < 0.1:
         _blob(rng, picture, camera, near)
     return near
 
 
-def _blob(
-    rng: np.random.Generator, picture: Picture, camera: Camera, near: np.ndarray
-) -> None:
+def _blob(rng: np.random.Generator, picture: Picture, camera: Camera, near: np.ndarray) -> None:
     """Something close to the lens, out of focus, that reaches in from the border."""
     mask = np.zeros((camera.height, camera.width), np.float32)
     edge = rng.uniform(-0.1, 1.1, 2)

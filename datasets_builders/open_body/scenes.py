@@ -74,7 +74,7 @@ def place(rng: np.random.Generator, camera: Camera, vertices: np.ndarray) -> np.
     low, high = vertices.min(0), vertices.max(0)
     size = high - low
     middle = 0.5 * (low + high)
-    fill = float(np.clip(rng.normal(0.8, 0.14), 0.45, 1.02))
+    fill = float(np.clip(rng.normal(0.85, 0.13), 0.52, 1.04))
     cut = rng.uniform() < 0.2
     if cut:
         fill *= float(rng.uniform(1.0, 1.5))
@@ -85,7 +85,7 @@ def place(rng: np.random.Generator, camera: Camera, vertices: np.ndarray) -> np.
     frame = np.array([camera.width, camera.height])
     room = np.maximum(frame / 2 - extent, 0.0)
     if cut:
-        room = room + 0.32 * np.minimum(2 * extent, frame) * (rng.uniform(size=2) < 0.7)
+        room = room + 0.27 * np.minimum(2 * extent, frame) * (rng.uniform(size=2) < 0.7)
     pixel = frame / 2 + rng.uniform(-1, 1, 2) * room
     centre = np.append((pixel - frame / 2) * depth / camera.focal, depth)
     return (centre - middle).astype(np.float32)

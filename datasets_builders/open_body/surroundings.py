@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-
 from jaxrecon.datasets_builders.open_body.scenes import Camera, Stance
 from jaxrecon.datasets_builders.open_body.textures import (
     any_colour,
@@ -120,10 +119,11 @@ def draw_material(rng: np.random.Generator, kinds: tuple[str, ...]) -> Material:
 def noise_tile() -> np.ndarray:
     """Noise (TILE, TILE) of several scales that repeats without a seam."""
     fine = np.random.default_rng(0).standard_normal((TILE, TILE)).astype(np.float32)
-    around = np.pad(fine, TILE // 2, mode="wrap")
+    border = TILE // 2
+    around = np.pad(fine, border, mode="wrap")
     tile = np.zeros_like(fine)
     for sigma, weight in ((1.0, 1.0), (4.0, 1.0), (16.0, 0.8)):
-        blurred = cv2.GaussianBlur(around, (0, 0), sigma)[TILE // 2 : -TILE // 2, TILE // 2 : -TILE // 2]
+        blurred = cv2.GaussianBlur(around, (0, 0), sigma)[border:-border, border:-border]
         tile += weight * blurred / blurred.std()
     return np.clip(tile / tile.std(), -2.5, 2.5)
 
@@ -160,10 +160,24 @@ def _horizontal(rng: np.random.Generator, up: np.ndarray, spread: float) -> np.n
     return np.cos(turn) * away + np.sin(turn) * np.cross(up, away)
 
 
-def surround(
-    rng: np.random.Generator, camera: Camera, stance: Stance, light: Light
-) -> Picture:
-    """Floor and walls, or ground and sky, behind the person."""
+def surround(rng: np.random.Generator, camera: Camera, stance: Stance, light: Light) -> Picture:
+    """Floor and walls, or ground and sky, behind the person.
+
+    Most backgrounds are out of focus: those are made at half the resolution and enlarged.
+    """
+    if rng.uniform() < 0.4:
+        return _surround(rng, camera, stance, light)
+    half = Camera(camera.width // 2, camera.height // 2, camera.focal / 2)
+    small = _surround(rng, half, stance, light)
+    size = (camera.width, camera.height)
+    return Picture(
+        cv2.resize(small.colour, size, interpolation=cv2.INTER_LINEAR),
+        cv2.resize(small.depth, size, interpolation=cv2.INTER_NEAREST),
+        cv2.resize(small.floor.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0,
+    )
+
+
+def _surround(rng: np.random.Generator, camera: Camera, stance: Stance, light: Light) -> Picture:
     rays = _rays(camera)
     size = (camera.height, camera.width)
     count = len(rays)
@@ -179,7 +193,7 @@ def surround(
 
     if indoors:
         behind = _horizontal(rng, up, 0.6).astype(np.float32)
-        walls = [(behind, float(rng.uniform(0.8, 5.0)))]
+        walls: list[tuple[np.ndarray, float]] = [(behind, float(rng.uniform(0.8, 5.0)))]
         if rng.uniform() < 0.5:
             turn = 1.0 if rng.uniform() < 0.5 else -1.0
             walls.append((turn * np.cross(up, behind), float(rng.uniform(1.0, 3.5))))
@@ -233,13 +247,11 @@ def _wall(rng, rays, reach, normal, stance, light) -> np.ndarray:
             albedo[inner] = fill(s[inner], height[inner])
     skirting = rng.uniform(0.0, 0.14)
     albedo[height < skirting] *= 0.5
-    gradient = 1.0 + rng.normal(0, 0.12) * s + rng.normal(0, 0.1) * height
-    return albedo * light.shade(-normal[None].astype(np.float32)) * np.clip(gradient, 0.4, 1.6)[:, None]
+    gradient = np.clip(1.0 + rng.normal(0, 0.12) * s + rng.normal(0, 0.1) * height, 0.4, 1.6)
+    return albedo * light.shade(-normal[None].astype(np.float32)) * gradient[:, None]
 
 
-def _sky(
-    rng: np.random.Generator, size: tuple[int, int], climb: np.ndarray
-) -> np.ndarray:
+def _sky(rng: np.random.Generator, size: tuple[int, int], climb: np.ndarray) -> np.ndarray:
     """Sky with clouds, and trees, hills or houses on the horizon, (h, w, 3) linear."""
     zenith = linear(np.array([0.35, 0.55, 0.85]) * rng.uniform(0.7, 1.1))
     haze = linear(np.full(3, rng.uniform(0.7, 0.95)))
@@ -278,9 +290,7 @@ class Box:
     material: Material
 
 
-def furniture(
-    rng: np.random.Generator, stance: Stance
-) -> list[Box]:
+def furniture(rng: np.random.Generator, stance: Stance) -> list[Box]:
     """A seat for a sitter, things that stand about, and now and then one before the person."""
     up, forward = stance.up, stance.forward
     boxes: list[Box] = []
@@ -324,10 +334,18 @@ def furniture(
     return boxes
 
 
-def draw_box(
-    camera: Camera, box: Box, light: Light
-) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray, np.ndarray] | None:
-    """Ray-cast a box: (window, hit (h, w), depth (h, w), colour (n hits, 3)), or None."""
+@dataclass(frozen=True)
+class DrawnBox:
+    """A box in the picture: its window, and inside of it the pixels it covers."""
+
+    window: tuple[slice, slice]
+    hit: np.ndarray  # (h, w) bool
+    depth: np.ndarray  # (h, w), inf where not hit
+    colour: np.ndarray  # (hits, 3) linear
+
+
+def draw_box(camera: Camera, box: Box, light: Light) -> DrawnBox | None:
+    """Ray-cast a box; None where it is not in the picture or comes too close to the lens."""
     signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
     corners = box.centre + (signs * box.half) @ box.axes.T
     if corners[:, 2].min() < 0.15:
@@ -360,4 +378,4 @@ def draw_box(
     outward = -np.sign(directions[hit][np.arange(len(face)), face])[:, None] * axes.T[face]
     colour = box.material(s, t) * light.shade(outward)
     depth = np.where(hit, enter, np.inf)
-    return window, hit, depth, colour
+    return DrawnBox(window, hit, depth, colour)

@@ -2,6 +2,7 @@
 
 import colorsys
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,8 @@ _CLOTH = np.array(
 _GROUND = np.array(
     [[236, 232, 224], [214, 206, 190], [182, 178, 172], [140, 138, 136], [96, 96, 98], [58, 60, 64],
      [198, 170, 130], [160, 118, 78], [112, 78, 52], [70, 48, 36], [176, 92, 70], [206, 188, 150],
-     [110, 132, 72], [78, 104, 52], [150, 158, 96], [150, 172, 190], [92, 118, 150], [214, 196, 196]]
+     [110, 132, 72], [78, 104, 52], [150, 158, 96], [150, 172, 190], [92, 118, 150],
+     [214, 196, 196]]
 ) / 255.0  # fmt: skip
 
 
@@ -36,14 +38,14 @@ def fraction(x: np.ndarray) -> np.ndarray:
     return x - np.floor(x)
 
 
-def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _dot(a: np.ndarray, b: np.ndarray) -> Any:
     """Row-wise dot product of (..., 3) arrays; faster than a sum over so short an axis."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
 def normalise(vectors: np.ndarray) -> np.ndarray:
     """Unit vectors (..., 3)."""
-    return vectors / np.maximum(np.sqrt(dot(vectors, vectors)), 1e-9)[..., None]
+    return vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), 1e-9)[..., None]
 
 
 def _mix(table: np.ndarray, at: float) -> np.ndarray:
@@ -93,7 +95,7 @@ class Waves:
     phases: np.ndarray  # (K,)
 
     @staticmethod
-    def draw(rng: np.random.Generator, frequency: float, count: int = 6) -> "Waves":
+    def draw(rng: np.random.Generator, frequency: float, count: int = 5) -> "Waves":
         """`frequency` in radians for each metre."""
         direction = rng.standard_normal((3, count))
         direction /= np.linalg.norm(direction, axis=0)
@@ -105,15 +107,18 @@ class Waves:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """About normal with unit variance, (N,)."""
-        waves = np.sin(points @ self.vectors + self.phases)
-        count = len(self.phases)
-        return waves @ np.full(count, np.sqrt(2.0 / count), np.float32)
+        return np.sin(points @ self.vectors + self.phases) @ self._share()
 
-    def gradient(self, points: np.ndarray) -> np.ndarray:
-        """Direction in which the noise grows, (N, 3), scaled to unit wave speed."""
-        waves = np.cos(points @ self.vectors + self.phases)
-        speed = np.linalg.norm(self.vectors, axis=0).mean()
-        return waves @ (self.vectors.T / speed) * np.float32(np.sqrt(2.0 / len(self.phases)))
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The noise (N,) and the direction in which it grows (N, 3), for unit wave speed."""
+        angle = points @ self.vectors + self.phases
+        speed = np.sqrt(np.square(self.vectors).sum(0)).mean()
+        toward = (self.vectors * (self._share() / speed)).T
+        return np.sin(angle) @ self._share(), np.cos(angle) @ toward
+
+    def _share(self) -> np.ndarray:
+        count = len(self.phases)
+        return np.full(count, np.sqrt(2.0 / count), np.float32)
 
 
 PATTERNS = ("plain", "bands", "pinstripes", "checks", "blotches", "dots", "halves", "fade")
