@@ -44,16 +44,19 @@ def body_rig(body: Any, betas: Float[np.ndarray, "betas"], names: tuple[str, ...
     Pose corrections are left out: a skeleton cannot hold them (they are millimetres).
 
     Args:
-      body: with v_template, shapedirs, J_regressor, weights, faces, parents.
+      body: with v_template, shapedirs, J_template, J_shapedirs, weights, faces, parents.
       betas: (10,) shape coefficients.
       names: of the joints.
     """
-    shaped = np.asarray(body.v_template) + np.asarray(body.shapedirs) @ np.asarray(betas)
+    betas = np.asarray(betas)
+    count = len(betas)
+    shaped = np.asarray(body.v_template) + np.asarray(body.shapedirs)[..., :count] @ betas
+    joints = np.asarray(body.J_template) + np.asarray(body.J_shapedirs)[..., :count] @ betas
     return Rig(
         vertices=shaped.astype(np.float32),
         faces=np.asarray(body.faces),
         weights=np.asarray(body.weights),
-        joints=(np.asarray(body.J_regressor) @ shaped).astype(np.float32),
+        joints=joints.astype(np.float32),
         parents=tuple(int(p) for p in body.parents),
         names=names,
     )

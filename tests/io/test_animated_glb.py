@@ -5,12 +5,11 @@ import pygltflib as gltf
 import pytest
 from scipy.spatial.transform import Rotation
 
+from jaxrecon.bodies import load_body
 from jaxrecon.bodies.joints import SMPL24
-from jaxrecon.bodies.open_body import body_file
 from jaxrecon.errors import UserError
 from jaxrecon.io.animated_glb import Rig, body_rig, write_animated_glb, write_skinned_glb
 from jaxrecon.io.meshes import turn_upright
-from jaxrecon.io.smpl_files import read_body_file
 
 _TYPES = {5126: "<f4", 5125: "<u4", 5123: "<u2", 5121: "u1"}
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -85,16 +84,10 @@ def skin_plainly(rig, rotmats, transl):
     return np.einsum("vab,vb->va", blend[:, :3, :3], rig.vertices) + blend[:, :3, 3] + transl
 
 
-class OpenBody:
-    def __init__(self):
-        for key, value in read_body_file(body_file()).items():
-            setattr(self, {"f": "faces"}.get(key, key), value)
-
-
 @pytest.fixture(scope="module")
 def rig() -> Rig:
     betas = np.random.default_rng(0).normal(size=10)
-    return body_rig(OpenBody(), betas, SMPL24)
+    return body_rig(load_body(), betas, SMPL24)
 
 
 @pytest.mark.parametrize("frame", ["camera", "y_up"])
