@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -78,7 +79,9 @@ def load_body(path: str | Path | None = None, gender: str = "neutral") -> BodyMo
     """
     if gender not in GENDERS:
         raise UserError(f"gender {gender!r} is unknown; known: {', '.join(GENDERS)}")
-    return _load_body(None if path is None else str(path), gender)
+    # Concrete arrays even under a trace: they are kept for later calls.
+    with jax.ensure_compile_time_eval():
+        return _load_body(None if path is None else str(path), gender)
 
 
 @lru_cache(maxsize=8)

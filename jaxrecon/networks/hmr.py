@@ -67,7 +67,7 @@ class RegressionHead(nn.Module):
     @nn.compact
     def __call__(
         self,
-        features: Float[Array, "b c"],
+        features: Float[AnyArray, "b c"],
         bbox_info: Float[AnyArray, "b 3"] | None = None,
         train: bool = False,
         dropout_rng: Array | None = None,
@@ -80,7 +80,7 @@ class RegressionHead(nn.Module):
         initial: Pose (B, 144), shape (B, 10), camera (B, 3) to start from instead.
         """
         if self.box_input:
-            features = jnp.concatenate([features, jnp.asarray(bbox_info)], axis=-1)
+            features = jnp.concatenate([jnp.asarray(features), jnp.asarray(bbox_info)], axis=-1)
         fixed = features.shape[-1]
         w1, b1 = _Linear(fixed + STATE, self.hidden, name="fc1")()
         w2, b2 = _Linear(self.hidden, self.hidden, name="fc2")()
@@ -158,7 +158,7 @@ class HMRNetwork(nn.Module):
 
     def __call__(
         self,
-        image: Array,
+        image: AnyArray,
         bbox_info: AnyArray | None = None,
         train: bool = False,
         dropout_rng: Array | None = None,
@@ -166,13 +166,13 @@ class HMRNetwork(nn.Module):
         features = self.encode(image, train)["features"]
         return self.head(features, bbox_info, train, dropout_rng)
 
-    def encode(self, image: Array, train: bool = False, updates: int = 1) -> dict[str, Array]:
+    def encode(self, image: AnyArray, train: bool = False, updates: int = 1) -> dict[str, Array]:
         """Named activations of the backbone; `features` (B, C) is what the head takes."""
         return self.backbone(normalise_image(image), train, updates)
 
     def regress(
         self,
-        features: Array,
+        features: AnyArray,
         bbox_info: AnyArray | None = None,
         train: bool = False,
         dropout_rng: Array | None = None,

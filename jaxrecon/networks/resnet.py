@@ -6,11 +6,10 @@ The stride of a bottleneck is in its 3x3 convolution, as in all published weight
 import dataclasses
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxrecon.networks.layers import BatchNorm, Conv, max_pool_3x3_s2
-from jaxrecon.typing import Array, Float
+from jaxrecon.typing import AnyArray, Array, Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +95,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "b h w 3"], train: bool = False, updates: int = 1
+        self, image: Float[AnyArray, "b h w 3"], train: bool = False, updates: int = 1
     ) -> dict[str, Array]:
         """Activations by name: layer1 ... layer4 (NHWC), and `features` (B, C), their mean.
 
@@ -112,7 +111,7 @@ class ResNet(nn.Module):
         }
         block = Bottleneck if self.spec.bottleneck else BasicBlock
         out = {}
-        x = Conv(self.spec.width, 7, 2, 3, name="conv1")(image)
+        x = Conv(self.spec.width, 7, 2, 3, name="conv1")(jnp.asarray(image))
         x = max_pool_3x3_s2(nn.relu(BatchNorm(**norm, name="bn1")(x)))
         for stage, blocks in enumerate(self.spec.stages):
             for i in range(blocks):
@@ -132,8 +131,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def normalise_image(image: jax.Array) -> Float[Array, "b h w 3"]:
+def normalise_image(image: AnyArray) -> Float[Array, "b h w 3"]:
     """Bytes (B, h, w, 3) RGB to network input; an image of floats is taken as normalised."""
+    image = jnp.asarray(image)
     if jnp.issubdtype(image.dtype, jnp.floating):
         return image
     mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)

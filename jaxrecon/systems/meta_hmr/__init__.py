@@ -1,6 +1,6 @@
 """Meta-HMR: test-time optimisation inside training (arXiv 2401.14121)."""
 
 from jaxrecon.systems.meta_hmr.losses import LossWeights
-from jaxrecon.systems.meta_hmr.system import MetaHMR, TestTime
+from jaxrecon.systems.meta_hmr.system import MetaHMR, AdaptSettings
 
-__all__ = ["LossWeights", "MetaHMR", "TestTime"]
+__all__ = ["LossWeights", "MetaHMR", "AdaptSettings"]

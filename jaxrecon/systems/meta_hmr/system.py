@@ -49,7 +49,7 @@ from jaxrecon.optimization.meta import sgd_step
 from jaxrecon.systems.base import Adaptation, Aux, Batch, Prediction, System, Variables
 from jaxrecon.systems.meta_hmr import losses
 from jaxrecon.systems.meta_hmr.losses import LossWeights
-from jaxrecon.typing import Array
+from jaxrecon.typing import AnyArray, Array
 
 # The logged and differentiated objective carries this factor (5.1 of the spec, quirk 17).
 OUTER_FACTOR = 60.0
@@ -58,7 +58,7 @@ ORDERS = ("first", "second")
 
 
 @dataclasses.dataclass(frozen=True)
-class TestTime:
+class AdaptSettings:
     """Settings of test-time optimisation (spec 6.1).
 
     Attributes:
@@ -134,7 +134,7 @@ class MetaHMR(System):
     openpose_weight: float = 0.0
     gt_weight: float = 1.0
     vertex_stride: int = 1
-    test_time: TestTime = TestTime()
+    test_time: AdaptSettings = AdaptSettings()
     body: str | None = None
     mean_pose: bool = True
 
@@ -219,7 +219,7 @@ class MetaHMR(System):
     # ------------------------------------------------------------------ forward pieces
 
     def encode(
-        self, name: str, variables: Variables, image: Array, train: bool, updates: int
+        self, name: str, variables: Variables, image: AnyArray, train: bool, updates: int
     ) -> tuple[Array, dict[str, Any]]:
         """Pooled features of network `name` and its batch statistics after this batch."""
         network: HMRNetwork = getattr(self, name)
@@ -238,7 +238,7 @@ class MetaHMR(System):
         name: str,
         head: Any,
         buffers: Any,
-        features: Array,
+        features: AnyArray,
         batch: Batch,
         dropout_rng: Array | None = None,
     ) -> Regression:

@@ -15,7 +15,7 @@ from jaxrecon.geometry.rotations import axis_angle_to_quaternion, quaternion_to_
 from jaxrecon.systems.meta_hmr import losses
 from jaxrecon.systems.meta_hmr.adaptation import test_time_optimise
 from jaxrecon.systems.meta_hmr.losses import LossWeights
-from jaxrecon.systems.meta_hmr.system import MetaHMR, TestTime
+from jaxrecon.systems.meta_hmr.system import MetaHMR, AdaptSettings
 from tests.golden.kinds.meta_hmr_geometry import VARIANTS, import_file, synthetic_body
 from tests.golden.kinds.meta_hmr_networks import (
     check_sum,
@@ -79,7 +79,7 @@ def loss(case: Case) -> list[Check]:
             continue
         system = MetaHMR(
             image_size=(height, width),
-            test_time=TestTime(openpose=openpose),
+            test_time=AdaptSettings(openpose=openpose),
             openpose_weight=weights[0] if weights else 0.0,
             gt_weight=weights[1] if weights else 0.0,
         )
@@ -163,7 +163,7 @@ def loss_hmr2d(case: Case) -> list[Check]:
     checks = []
     for name, openpose in (("gt", False), ("openpose", True)):
         system = MetaHMR(
-            model="hmr", image_size=(height, width), test_time=TestTime(openpose=openpose)
+            model="hmr", image_size=(height, width), test_time=AdaptSettings(openpose=openpose)
         )
         value, (joints, cam) = value_grad(
             lambda j, c, s=system: s.keypoint_loss(j, c, batch, True),
@@ -388,7 +388,7 @@ def tto(case: Case) -> list[Check]:
         k: bool(a[f"in_{k}"])
         for k in ("no_use_adam", "no_inner_step", "adapt_val_step", "use_openpose2d")
     }
-    settings = TestTime(
+    settings = AdaptSettings(
         inner_lr=float(a["in_inner_lr"]),
         after_lr=float(a["in_after_innerlr"]),
         optimizer="sgd" if flag["no_use_adam"] else "adam",
@@ -473,7 +473,7 @@ def _plain_step_checks(
 
 
 def _final_checks(
-    a: dict[str, np.ndarray], i: int, params: Any, settings: TestTime, ran: int
+    a: dict[str, np.ndarray], i: int, params: Any, settings: AdaptSettings, ran: int
 ) -> list[Check]:
     checks = []
     for key in (k for k in a if k.startswith(f"out_b{i}_final__")):
