@@ -279,9 +279,12 @@ def sample_poses(rng: np.random.Generator, count: int) -> Float[np.ndarray, "n 2
 
 @lru_cache(maxsize=1)
 def _mean_rotations() -> np.ndarray:
-    matrices = sample_body(np.random.default_rng(0), 4096)
-    matrices[:, 0] = Rotation.from_euler("X", np.pi).as_matrix() @ matrices[:, 0]
-    u, _, vt = np.linalg.svd(matrices.mean(0))
+    matrices = sample_body(np.random.default_rng(0), 1024).mean(0)
+    # The mirror image of a rotation R is S R S with S = diag(-1, 1, 1).
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    matrices = 0.5 * (matrices + mirror @ matrices[_MIRROR] @ mirror)
+    matrices[0] = Rotation.from_euler("X", np.pi).as_matrix() @ matrices[0]
+    u, _, vt = np.linalg.svd(matrices)
     sign = np.linalg.det(u @ vt)
     u[..., 2] *= sign[:, None]
     return u @ vt
@@ -290,8 +293,9 @@ def _mean_rotations() -> np.ndarray:
 def mean_pose6d() -> Float[np.ndarray, "144"]:
     """The mean pose, facing the camera, as 24 six-dimensional rotations (float32).
 
-    The mean is the rotation nearest to the average matrix of 4096 poses of `sample_body`,
-    before any heading: a mean over all headings would be no rotation at all. Six numbers a joint
-    are its matrix's first two columns, read row by row (Meta-HMR spec, section 3, step 5).
+    The mean is the rotation nearest to the average matrix of 1024 poses of `sample_body` and
+    their mirror images, before any heading: a mean over all headings would be no rotation at
+    all. Six numbers a joint are its matrix's first two columns, read row by row (Meta-HMR spec,
+    section 3, step 5).
     """
     return _mean_rotations()[:, :, :2].reshape(144).astype(np.float32)

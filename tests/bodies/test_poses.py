@@ -100,4 +100,6 @@ def test_mean_pose_is_a_pose_with_lowered_arms():
     up = matrices[0] @ [0.0, 1.0, 0.0]
     assert up[1] < -0.9  # upright in a camera whose y points down
     assert matrices[0] @ [0.0, 0.0, 1.0] @ [0.0, 0.0, 1.0] < -0.9  # facing it
-    assert vectors[SMPL24.index("l_shoulder"), 2] < -0.4
+    left, right = (vectors[SMPL24.index(name)] for name in ("l_shoulder", "r_shoulder"))
+    assert left[2] < -0.4
+    np.testing.assert_allclose(left, right * (1, -1, -1), atol=1e-6)
