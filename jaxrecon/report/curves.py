@@ -9,6 +9,7 @@ import html
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ COLOURS: tuple[tuple[str, str], ...] = (
     ("#c2486a", "#f08aa6"),  # rose
     ("#6d7480", "#a7afbb"),  # grey
 )
+Number = float | int | np.floating | np.integer
+
 _MAX_POINTS = 500  # of one line; more than a chart has pixels for
 _MARKED = 40  # lines of at most so many points show each of them
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 40, 46
@@ -50,10 +53,10 @@ class Series:
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float | None]
+    x: Sequence[Number] | np.ndarray
+    y: Sequence[Number | None] | np.ndarray
     dashed: bool = False
-    smooth: float = 0.0
+    smooth: Number = 0.0
     colour: int | None = None
 
 
@@ -79,12 +82,13 @@ class Chart:
         return _svg(self, width, height)
 
 
-def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
+def ticks(low: Number, high: Number, count: int = 5, whole: bool = False) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) from within [low, high].
 
     Args:
       whole: none between the integers, for an axis that counts.
     """
+    low, high = float(low), float(high)
     if not high > low:
         return [low]
     raw = max((high - low) / count, 1.0 if whole else 0.0)
@@ -98,7 +102,7 @@ def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[
     return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: Number, high: Number) -> list[float]:
     """Decades within [low, high], with 2 and 5 between where there are few of them."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     decades = math.log10(high / low)
@@ -110,8 +114,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks(low, high)
 
 
-def format_number(value: float) -> str:
+def format_number(value: Number) -> str:
     """Short: 12k, 3.2M, 0.05, 2e-6."""
+    value = float(value)
     size = abs(value)
     if size == 0:
         return "0"
@@ -125,13 +130,13 @@ def format_number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def moving_mean(values: np.ndarray, half_life: float) -> np.ndarray:
+def moving_mean(values: np.ndarray, half_life: Number) -> np.ndarray:
     """Exponential mean to both sides, so that it neither lags nor starts at zero.
 
     Values that are not finite are left out of the means and stay gaps.
     """
     known = np.isfinite(values)
-    decay = 0.5 ** (1.0 / max(half_life, 1e-9))
+    decay = 0.5 ** (1.0 / max(float(half_life), 1e-9))
 
     def one_sided(order: slice) -> tuple[np.ndarray, np.ndarray]:
         total = weight = 0.0
@@ -139,7 +144,7 @@ def moving_mean(values: np.ndarray, half_life: float) -> np.ndarray:
         for i in np.arange(len(values))[order]:
             total, weight = total * decay, weight * decay
             if known[i]:
-                total, weight = total + values[i], weight + 1.0
+                total, weight = total + float(values[i]), weight + 1.0
             sums[i], weights[i] = total, weight
         return sums, weights
 
@@ -224,11 +229,11 @@ class _Frame:
         counts = bool((x == np.round(x)).all())
         return _Frame(width, height, (x_low, x_high), (low, high), log, counts)
 
-    def x(self, value: np.ndarray) -> np.ndarray:
+    def x(self, value: Any) -> Any:
         low, high = self.x_range
         return _LEFT + (value - low) / (high - low) * (self.width - _LEFT - _RIGHT)
 
-    def y(self, value: np.ndarray) -> np.ndarray:
+    def y(self, value: Any) -> Any:
         low, high = self.y_range
         if self.log:
             share = np.log(value / low) / math.log(high / low)
@@ -250,14 +255,14 @@ def _axes(chart: Chart, frame: _Frame) -> str:
     parts = []
     y_ticks = log_ticks(*frame.y_range) if frame.log else ticks(*frame.y_range)
     for value in y_ticks:
-        y = float(frame.y(np.asarray(value)))
+        y = float(frame.y(value))
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(
             f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_number(value)}</text>'
         )
     x_ticks = ticks(*frame.x_range, count=7, whole=frame.counts)
     for value in x_ticks:
-        x = float(frame.x(np.asarray(value)))
+        x = float(frame.x(value))
         parts.append(
             f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{floor}" y2="{floor + 4}"/>'
             f'<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{format_number(value)}</text>'

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from jaxrecon.io.atomic import write_text
 from jaxrecon.io.images import encode_image
 from jaxrecon.report.animation import encode_animation
-from jaxrecon.report.curves import Chart
+from jaxrecon.report.curves import Chart, Number
 from jaxrecon.report.viewer import Scene, asset, viewer_html, viewer_script
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -43,9 +43,9 @@ class Metric:
 
     label: str
     unit: str = ""
-    after: float | None = None
-    before: float | None = None
-    baseline: float | None = None
+    after: Number | None = None
+    before: Number | None = None
+    baseline: Number | None = None
     about: str = ""
     digits: int = 1
     higher_is_better: bool = False
@@ -172,7 +172,7 @@ def _tiles(metrics: Sequence[Metric]) -> str:
     return f'<section class="tiles">{"".join(tiles)}</section>' if tiles else ""
 
 
-def _known(value: float | None) -> bool:
+def _known(value: Number | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
