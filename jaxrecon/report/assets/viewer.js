@@ -122,7 +122,7 @@
     const radius = Math.hypot(...low.map((v, i) => high[i] - v)) / 2;
 
     // The shadow: a square on the floor whose "normals" hold its own coordinates.
-    const r = 0.55 * radius, y = 0;
+    const r = 0.45 * radius, y = 0;
     const [cx, , cz] = middle;
     const floor = {
       p: buffer(new Float32Array([cx - r, y, cz - r, cx + r, y, cz - r, cx - r, y, cz + r,
@@ -148,7 +148,7 @@
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
       gl.enable(gl.DEPTH_TEST);
       const tan = 0.32, fit = Math.min(1, width / height) * tan;
-      const distance = radius / Math.sin(Math.atan(fit)) * 0.9 / eye.zoom;
+      const distance = radius / Math.sin(Math.atan(fit)) * 0.76 / eye.zoom;
       gl.uniform3fv(uniform.middle, middle);
       gl.uniform4f(uniform.turn, Math.cos(eye.yaw), Math.sin(eye.yaw), Math.cos(eye.pitch),
         Math.sin(eye.pitch));
@@ -178,7 +178,7 @@
       gl.uniform1f(uniform.lift, ground);
       gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       bind(floor);
-      gl.uniform1f(uniform.shadow, 0.3);
+      gl.uniform1f(uniform.shadow, 0.24);
       gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
     }
 
