@@ -70,7 +70,7 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
-    """One person, hand or object. Arrays may come from JAX; they are kept as NumPy.
+    """One person, hand or object, in NumPy arrays.
 
     Attributes:
       vertices: (V, 3) metres in the camera frame, translation applied.
