@@ -140,7 +140,7 @@ def _sample(folder: Path, index: int, sample: Mapping[str, Any]) -> Sample:
     for name, picture in pictures.items():
         write_image(folder / "overlays" / f"{index + 1:02d}_{name}.jpg", picture)
     captions = {
-        "input": "input, with its keypoints" if _has_evidence(after) else "input",
+        "input": "input",
         "before": "before adaptation",
         "after": "after adaptation" if before is not None else "result",
         "side": "from the side",
@@ -150,10 +150,6 @@ def _sample(folder: Path, index: int, sample: Mapping[str, Any]) -> Sample:
         pictures={captions[name]: _shrunk(picture) for name, picture in pictures.items()},
         facts=sample.get("facts") or _errors(before, after),
     )
-
-
-def _has_evidence(result: "Reconstruction") -> bool:
-    return any(instance.keypoints2d is not None for instance in result.instances)
 
 
 def _errors(before: "Reconstruction | None", after: "Reconstruction") -> dict[str, str]:
