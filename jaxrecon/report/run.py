@@ -204,7 +204,7 @@ def _scene(sample: Mapping[str, Any]) -> Scene:
             hidden=True,
         ),
     ]
-    if moving.ndim == 3:
+    if moving.ndim == 3 and len(moving) > 1:
         layers[0] = Layer("test-time optimisation", centred, layers[0].faces, layers[0].colour)
     return Scene(layers, scene.labels, scene.caption)
 
