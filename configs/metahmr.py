@@ -56,7 +56,9 @@ def _default() -> ConfigDict:
     config.system.beta1 = 0.9
     config.system.beta2 = 0.999
     config.system.eps_adam = 1e-8
-    config.system.schedule_steps = 0
+    config.system.schedule_steps = -1  # -1: the length of the training; 0: constant rates
+    config.system.warmup_steps = 100
+    config.system.clip_norm = 0.0
     config.system.aux_supervision = True  # aux starts from nothing here, so it must learn
     config.system.openpose_weight = 0.0
     config.system.gt_weight = 1.0
@@ -70,7 +72,7 @@ def _default() -> ConfigDict:
     config.system.weights.betas = 0.001
     config.system.weights.camera = 1.0
 
-    # Test-time optimisation (fields of `TestTime`, and how many steps).
+    # Test-time optimisation (fields of `AdaptSettings`, and how many steps).
     config.tto = ConfigDict()
     config.tto.steps = 14
     config.tto.inner_lr = 1e-3  # the first, dual, step

@@ -31,6 +31,7 @@ RESNETS: dict[str, ResNetSpec] = {
     "resnet18": ResNetSpec((2, 2, 2, 2), 64, False),
     # For two CPU cores: a tenth of ResNet-18's work at the same depth.
     "resnet_small": ResNetSpec((2, 2, 2, 2), 32, False),
+    "resnet_mini": ResNetSpec((1, 1, 1, 1), 16, False),
     "resnet_tiny": ResNetSpec((1, 1, 1, 1), 8, False),
 }
 

@@ -105,6 +105,9 @@ class MetaHMR(System):
         order: "first" drops second derivatives, "second" is the exact meta-gradient.
         outer_lr, aux_lr: Adam's rates for the two networks; aux 0 leaves it alone.
         schedule_steps: Steps over which the rates fall to 0 along a half cosine; 0: constant.
+        warmup_steps: Steps over which the rates rise from 0 first; only with a schedule. From
+            fresh weights Adam's first steps would throw the iterated regressor out of range.
+        clip_norm: Largest global norm of a gradient; 0 (published): no limit.
         aux_supervision: Train aux on the ground truth as well, as the paper writes and its code
             does not (quirk 1): needed wherever aux does not start from published weights.
         vertex_stride: L_V uses every n-th vertex; 1 is published.
@@ -129,6 +132,8 @@ class MetaHMR(System):
     beta2: float = 0.999
     eps_adam: float = 1e-8
     schedule_steps: int = 0
+    warmup_steps: int = 0
+    clip_norm: float = 0.0
     aux_supervision: bool = False
     weights: LossWeights = LossWeights()
     openpose_weight: float = 0.0
@@ -214,7 +219,10 @@ class MetaHMR(System):
             "main": adam(self.outer_lr, **published),
             "aux": adam(self.aux_lr) if self.aux_lr else optax.set_to_zero(),
         }
-        return optax.multi_transform(groups, lambda params: {k: k for k in params})
+        both = optax.multi_transform(groups, lambda params: {k: k for k in params})
+        if self.clip_norm:
+            return optax.chain(optax.clip_by_global_norm(self.clip_norm), both)
+        return both
 
     # ------------------------------------------------------------------ forward pieces
 
