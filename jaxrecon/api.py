@@ -22,10 +22,11 @@ from jaxrecon.errors import UserError
 from jaxrecon.evaluation.protocol import Evaluation, Evaluator
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.reconstruction import Reconstruction
-from jaxrecon.run_page import write_page
+from jaxrecon.report.run import write_run_report
 from jaxrecon.systems import create_system, published_format
 from jaxrecon.systems.base import Adaptation, Batch, System
 from jaxrecon.training.checkpoints import RunRecord, load_variables, save_variables
+from jaxrecon.training.logging import read_metrics
 from jaxrecon.training.parallel import Placement, main_process
 
 PathLike = str | os.PathLike[str]
@@ -175,7 +176,16 @@ def finish(reconstructor: Reconstructor, workdir: PathLike) -> Evaluation:
     evaluation = reconstructor.evaluate(workdir=workdir)
     if main_process():
         print(evaluation.table(), flush=True)
-        page = write_page(reconstructor.config, reconstructor.variables, Path(workdir))
+        config, folder = reconstructor.config, Path(workdir)
+        page = write_run_report(
+            folder,
+            config.system.name,
+            results.example_samples(config, reconstructor.variables),
+            evaluation.to_dict(),
+            read_metrics(folder),
+            config,
+            f"python -m jaxrecon.main --config={folder}/config.json --workdir={folder}",
+        )
         print(f"look at {page}", file=sys.stderr, flush=True)
     return evaluation
 

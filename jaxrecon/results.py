@@ -88,10 +88,11 @@ def evidence_of(photo: Photo) -> tuple[np.ndarray, str]:
     return photo.keypoints2d[_OPENPOSE:], "gt24"
 
 
-def example_reconstructions(
-    config: Any, variables: Variables, count: int = 4
-) -> list[tuple[Reconstruction, Reconstruction]]:
-    """The first examples of the evaluation data, before and after test-time optimisation."""
+def example_samples(config: Any, variables: Variables, count: int = 8) -> list[dict[str, Any]]:
+    """The first examples of the evaluation data, before and after test-time optimisation.
+
+    Each is a sample of `report.run.write_run_report`: `image`, `name`, `before`, `after`.
+    """
     settings = config.evaluation
     data = runs.evaluation_data(config, settings.dataset, settings.split, settings.examples)
     source = open_sources(data)[0]
@@ -103,10 +104,13 @@ def example_reconstructions(
     half = slice(None, _OPENPOSE) if openpose else slice(_OPENPOSE, None)
     evidence = [photo.keypoints2d[half] for photo in photos]
     adaptation = adapt(create_system(config), variables, batch, config.tto.steps)
-    pairs = [
+    before, after = (
         _reconstructions(config, adaptation, photos, evidence, joint_set, step) for step in (0, -1)
+    )
+    return [
+        {"image": photo.image, "name": photo.name, "before": first, "after": last}
+        for photo, first, last in zip(photos, before, after)
     ]
-    return list(zip(*pairs))
 
 
 def write_reconstruction(found: Reconstruction, folder: Path, stem: str) -> str:
@@ -143,7 +147,8 @@ def _reconstructions(
         half = slice(None, _OPENPOSE) if joint_set == "openpose25" else slice(_OPENPOSE, None)
         distance = np.linalg.norm(history.keypoints2d[:until, i, half] - points[:, :2], axis=-1)
         seen = points[:, 2] >= CONFIDENT
-        trail: dict[str, np.ndarray] = {}
+        moved = history.vertices[:until, i] + history.transl[:until, i, None]
+        trail: dict[str, np.ndarray] = {"vertices": moved}
         if seen.any():
             trail["keypoint_error"] = distance[:, seen].mean(-1)
         losses = np.asarray(adaptation.losses)[:until]

@@ -55,6 +55,7 @@ def train_run(
         raise UserError(f"the workdir {workdir} is a file; name a folder for the run")
     create_system(config)  # wrong settings are told before any data set is built
     _check_same_run(config, folder)
+    initial = _initial_weights(config, folder)
     placement = Placement()
     placement.host_batch_size(config.training.batch_size)
     batches = train_batches(
@@ -77,7 +78,7 @@ def train_run(
             evaluate=_evaluation_in_training(config, system, placement),
             placement=placement,
             stream=stream,
-            initial=_initial_weights(config, folder),
+            initial=initial,
         )
     finally:
         batches.close()
