@@ -59,6 +59,7 @@ def _default() -> ConfigDict:
     config.system.schedule_steps = -1  # -1: the length of the training; 0: constant rates
     config.system.warmup_steps = 100
     config.system.clip_norm = 0.0
+    config.system.min_depth = 0.2  # metres; published: 0
     config.system.aux_supervision = True  # aux starts from nothing here, so it must learn
     config.system.openpose_weight = 0.0
     config.system.gt_weight = 1.0
@@ -168,6 +169,9 @@ def _resnet50(config: ConfigDict) -> None:
 def _paper(config: ConfigDict) -> None:
     _resnet50(config)
     config.system.order = "first"
+    config.system.min_depth = 0.0
+    config.system.schedule_steps = config.system.warmup_steps = 0
+    config.system.mean_pose = False
     config.system.aux_lr = 1e-6
     config.system.aux_supervision = False
     config.tto.stop_change = 2e-5

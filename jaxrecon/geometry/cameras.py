@@ -19,20 +19,27 @@ def project(
     center: Float[AnyArray, "*b 2"],
     rotation: Float[AnyArray, "*b 3 3"] | None = None,
     translation: Float[AnyArray, "*b 3"] | None = None,
+    min_depth: float = 0.0,
 ) -> Float[Array, "*b n 2"]:
-    """Pixels of `rotation @ point + translation`; the depth is not clamped (spec meta_hmr 3.8).
+    """Pixels of `rotation @ point + translation` (spec meta_hmr 3.8).
 
     Args:
         points: metres.
         focal: pixels, one for each leading index.
         center: principal point in pixels.
+        min_depth: Points nearer than this many metres, or behind the camera, are projected as
+            if at this depth, which keeps derivatives of an untrained network finite. 0
+            (published): the depth is taken as it is.
     """
     points = jnp.asarray(points)
     if rotation is not None:
         points = points @ jnp.swapaxes(jnp.asarray(rotation), -1, -2)
     if translation is not None:
         points = points + jnp.asarray(translation)[..., None, :]
-    plane = points[..., :2] / points[..., 2:]
+    depth = points[..., 2:]
+    if min_depth > 0:
+        depth = jnp.maximum(depth, min_depth)
+    plane = points[..., :2] / depth
     return jnp.asarray(focal)[..., None, None] * plane + jnp.asarray(center)[..., None, :]
 
 

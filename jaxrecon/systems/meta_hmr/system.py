@@ -111,6 +111,7 @@ class MetaHMR(System):
         aux_supervision: Train aux on the ground truth as well, as the paper writes and its code
             does not (quirk 1): needed wherever aux does not start from published weights.
         vertex_stride: L_V uses every n-th vertex; 1 is published.
+        min_depth: See `geometry.cameras.project`; 0 is published.
         body: A SMPL file or folder of such; None is the open body.
         mean_pose: Start the regressor from the mean pose of the embedded pose sampler.
     """
@@ -139,6 +140,7 @@ class MetaHMR(System):
     openpose_weight: float = 0.0
     gt_weight: float = 1.0
     vertex_stride: int = 1
+    min_depth: float = 0.0
     test_time: AdaptSettings = AdaptSettings()
     body: str | None = None
     mean_pose: bool = True
@@ -296,6 +298,7 @@ class MetaHMR(System):
             batch["focal_length"],
             center,
             translation=self.full_translation(cam, batch),
+            min_depth=self.min_depth,
         )
 
     def keypoint_loss(self, joints: Array, cam: Array, batch: Batch, test_time: bool) -> Array:
