@@ -26,10 +26,10 @@ demo: $(VENV)/.base
 	@echo "look at $(DEMO)/index.html"
 
 test: $(VENV)/.test
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 test-all: $(VENV)/.test
-	$(RUN) -m pytest -q -m "not gpu"
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not gpu"
 
 check: $(VENV)/.test
 	$(RUN) -m ruff check .
