@@ -30,8 +30,8 @@ class OpenBodyConfig(tfds.core.BuilderConfig):
         seed: another seed gives other people.
     """
 
-    train: int = 4000
-    test: int = 400
+    train: int = 3000
+    test: int = 300
     image_size: int = 256
     seed: int = 0
 
