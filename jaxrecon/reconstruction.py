@@ -303,6 +303,35 @@ class Reconstruction:
         vertices, faces, colours = self.merged(colour)
         return view_mesh(vertices, faces, yaw, size, colours=colours, height=height)
 
+    def closeup(
+        self, picture: UInt8[np.ndarray, "h w 3"], margin: float | int = 0.15
+    ) -> UInt8[np.ndarray, "rows columns 3"]:
+        """The part of a picture of this camera that holds all instances and their evidence.
+
+        Where they fill most of it anyway, the whole picture.
+
+        Args:
+          margin: around them, as a share of their longer side.
+        """
+        points = [np.empty((0, 2)), *(self.camera.project(i.vertices) for i in self.instances)]
+        points += [
+            i.keypoints2d[confident(i.keypoints2d), :2]
+            for i in self.instances
+            if i.keypoints2d is not None
+        ]
+        found = np.concatenate([p[np.isfinite(p).all(-1)] for p in points])
+        if len(found) == 0:
+            return picture
+        limit = np.array(picture.shape[1::-1])
+        low, high = np.clip(found.min(0), 0, limit), np.clip(found.max(0), 0, limit)
+        border = margin * (high - low).max()
+        left, top = np.floor(np.clip(low - border, 0, limit)).astype(int)
+        right, bottom = np.ceil(np.clip(high + border, 0, limit)).astype(int)
+        shows = (right - left) * (bottom - top)
+        if min(right - left, bottom - top) < 16 or shows > 0.5 * limit.prod():
+            return picture
+        return picture[top:bottom, left:right]
+
     def merged(
         self, colour: tuple[float, float, float] | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

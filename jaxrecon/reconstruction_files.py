@@ -194,10 +194,10 @@ def page_of(result: "Reconstruction", title: str) -> RunPage:
         )
     pictures: dict[str, np.ndarray] = {}
     if result.image is not None:
-        pictures["input"] = result.draw_evidence(result.image)
+        pictures["input"] = result.closeup(result.draw_evidence(result.image))
     if count:
-        pictures["overlay"] = result.overlay()
-        pictures["side view"] = result.side_view()
+        pictures["overlay"] = result.closeup(result.overlay())
+        pictures["side view"] = result.side_view(image_size=pictures["overlay"].shape[:2])
     return RunPage(
         title=title,
         subtitle=f"by {result.system}" if result.system else "",

@@ -222,3 +222,20 @@ def test_bad_parts_are_named():
         Reconstruction([box], CAMERA, np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(UserError, match="no joints"):
         Reconstruction([box], CAMERA).projected(0)
+
+
+def test_closeup_holds_the_instances_and_their_evidence():
+    camera = Camera(100.0, (200.0, 150.0), (300, 400))
+    keypoints = np.array([[230.0, 110.0, 1.0], [10.0, 10.0, 0.0]] + [[np.nan, 0, 1]] * 12)
+    box = _box(keypoints2d=keypoints, keypoint_set="lsp14")
+    y, x = np.mgrid[:300, :400]
+    picture = np.stack([x % 256, y % 256, x * 0], -1).astype(np.uint8)
+    part = Reconstruction([box], camera).closeup(picture, margin=0)
+    # The box's near face: 0.25 x 0.5 m at 2.75 m; the keypoint lies above and to the right of it.
+    left, top = np.floor(200 - 25 / 2.75), 110
+    right, bottom = 230, np.ceil(150 + 50 / 2.75)
+    assert part.shape == (bottom - top, right - left, 3)
+    np.testing.assert_array_equal(part[0, 0], [left, top, 0])
+    near = Reconstruction([_box()], Camera(1000.0, (200.0, 150.0), (300, 400)))
+    assert near.closeup(picture) is picture, "what fills the picture is shown whole"
+    assert Reconstruction([], camera).closeup(picture) is picture

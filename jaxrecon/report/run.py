@@ -134,11 +134,14 @@ def _sample(folder: Path, index: int, sample: Mapping[str, Any]) -> Sample:
     if before is not None:
         pictures["before"] = before.overlay(colour=PALETTE["before"])
     pictures["after"] = after.overlay()
-    if len(after):
-        size = _SIDE if after.image is None else after.image.shape[:2]
-        pictures["side"] = after.side_view(image_size=size)
     for name, picture in pictures.items():
         write_image(folder / "overlays" / f"{index + 1:02d}_{name}.jpg", picture)
+    # The files show the whole photograph, the page its people.
+    pictures = {name: after.closeup(picture) for name, picture in pictures.items()}
+    if len(after):
+        size = _SIDE if after.image is None else pictures["after"].shape[:2]
+        pictures["side"] = after.side_view(image_size=size)
+        write_image(folder / "overlays" / f"{index + 1:02d}_side.jpg", pictures["side"])
     captions = {
         "input": "input",
         "before": "before adaptation",

@@ -119,7 +119,8 @@
       return { p: buffer(p, gl.ARRAY_BUFFER), n: buffer(n, gl.ARRAY_BUFFER), ground };
     }) }));
     const middle = low.map((v, i) => (v + high[i]) / 2);
-    const radius = Math.hypot(...low.map((v, i) => high[i] - v)) / 2;
+    const half = low.map((v, i) => (high[i] - v) / 2);
+    const radius = Math.hypot(...half), around = Math.hypot(half[0], half[2]);
 
     // The shadow: a square on the floor whose "normals" hold its own coordinates.
     const r = 0.45 * radius, y = 0;
@@ -147,8 +148,9 @@
       gl.clearColor(0, 0, 0, 0);
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
       gl.enable(gl.DEPTH_TEST);
-      const tan = 0.32, fit = Math.min(1, width / height) * tan;
-      const distance = radius / Math.sin(Math.atan(fit)) * 0.76 / eye.zoom;
+      // Far enough for the cylinder that the scene fills as it turns.
+      const tan = 0.32, fit = Math.max(half[1], around * height / width) / tan;
+      const distance = (1.12 * fit + around) / eye.zoom;
       gl.uniform3fv(uniform.middle, middle);
       gl.uniform4f(uniform.turn, Math.cos(eye.yaw), Math.sin(eye.yaw), Math.cos(eye.pitch),
         Math.sin(eye.pitch));
