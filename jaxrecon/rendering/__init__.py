@@ -13,7 +13,7 @@ from jaxrecon.rendering.shading import (
     vertex_normals,
 )
 from jaxrecon.rendering.silhouette import EdgeTopology, edge_topology, soft_silhouette
-from jaxrecon.rendering.views import span, turntable, view_mesh
+from jaxrecon.rendering.views import fitting_height, turntable, view_mesh
 
 __all__ = [
     "PALETTE",
@@ -22,6 +22,7 @@ __all__ = [
     "Light",
     "draw_keypoints",
     "edge_topology",
+    "fitting_height",
     "interpolate",
     "merge_meshes",
     "rasterize",
@@ -30,7 +31,6 @@ __all__ = [
     "render_overlay",
     "shade",
     "soft_silhouette",
-    "span",
     "studio_light",
     "turntable",
     "vertex_normals",

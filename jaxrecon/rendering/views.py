@@ -8,7 +8,7 @@ from jaxrecon.rendering.rasterize import check_mesh
 from jaxrecon.rendering.shading import STUDIO, Light, render_mesh
 from jaxrecon.typing import AnyArray, Float, Int
 
-_DISTANCE = 4.0  # camera distance in radii of the mesh: a calm perspective
+_DISTANCE = 2.0  # of the camera, in longer sides of the picture: a calm perspective
 
 
 def view_mesh(
@@ -39,11 +39,11 @@ def view_mesh(
     middle = (vertices.max(0) + vertices.min(0)) / 2
     centred = vertices - middle
     if height is None:
-        height = 2.15 * span(vertices)
+        height = fitting_height(vertices, image_size)
     rotation = _yaw_pitch(yaw, pitch)
-    distance = _DISTANCE * height / 2
-    placed = centred @ rotation.T + np.array([0, 0, distance], np.float32)
     rows, columns = image_size
+    distance = _DISTANCE * height * max(rows, columns) / min(rows, columns)
+    placed = centred @ rotation.T + np.array([0, 0, distance], np.float32)
     focal = distance * min(rows, columns) / height
     return render_mesh(
         placed,
@@ -57,12 +57,16 @@ def view_mesh(
     )
 
 
-def span(vertices: Float[AnyArray, "v 3"]) -> float:
-    """Metres from the middle of the mesh to its farthest extent in any yaw or upright."""
+def fitting_height(vertices: Float[AnyArray, "v 3"], image_size: tuple[int, int]) -> float:
+    """The `height` at which the mesh fits a picture of (height, width) in every yaw, metres."""
     vertices = np.asarray(vertices, np.float32)
     centred = vertices - (vertices.max(0) + vertices.min(0)) / 2
     around = np.linalg.norm(centred[:, [0, 2]], axis=1).max()
-    return float(max(around, np.abs(centred[:, 1]).max(), 1e-6))
+    # What comes near as it turns looks taller, and lower under a pitch.
+    upright = np.abs(centred[:, 1]).max() + 0.25 * around
+    rows, columns = image_size
+    fit = max(around / columns, upright / rows) * min(rows, columns)
+    return float(max(2.12 * fit, 1e-6))
 
 
 def turntable(
@@ -76,7 +80,7 @@ def turntable(
     light: Light | None = None,
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
     """One turn about the vertical axis as `frames` RGB pictures, all at one scale."""
-    height = 2.15 * span(vertices)
+    height = fitting_height(vertices, image_size)
     return [
         view_mesh(
             vertices,

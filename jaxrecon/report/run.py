@@ -32,8 +32,8 @@ PAGE_FILE = "index.html"
 _GALLERY = 8  # samples on the page
 _LONGEST = 480  # pixels of a picture on the page; the files beside it are whole
 _SIDE = (512, 512)  # pixels of a side view without a photograph
-_TURN = (360, 300)  # height and width of the turntable
-_FRAMES = 30
+_TURN = (480, 288)  # height and width of the turntable
+_FRAMES = 24
 
 # name -> (label, unit, what it says); other metrics go by their own name.
 _KNOWN: dict[str, tuple[str, str, str]] = {

@@ -142,6 +142,18 @@ def test_turntable_is_one_turn_at_one_scale():
     assert (shapes[0] != shapes[2]).mean() < 0.01 and (shapes[0] != shapes[1]).mean() > 0.05
 
 
+@pytest.mark.parametrize("stretch", [(1, 1, 1), (4, 1, 1), (1, 1, 4)])
+@pytest.mark.parametrize("image_size", [(90, 50), (50, 90)])
+def test_every_frame_holds_the_whole_mesh_and_the_picture_is_used(stretch, image_size):
+    frames = turntable(BOX * np.float32(stretch), FACES, 8, image_size, background=WHITE)
+    drawn = [(f != 255).any(-1) for f in frames]
+    for mask in drawn:
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        assert mask.any() and not border.any()
+    seen = np.logical_or.reduce(drawn)
+    assert max(seen.any(0).mean(), seen.any(1).mean()) > 0.8
+
+
 def test_bad_input_is_named():
     with pytest.raises(UserError, match="vertex 0 is not finite"):
         view_mesh(np.full_like(BOX, np.nan), FACES)
