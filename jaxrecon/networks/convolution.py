@@ -1,19 +1,31 @@
 """Convolution as a bilinear operator that is fast on every backend, in every order of derivative.
 
-`conv2d` is the door. On GPU and TPU it is `lax.conv_general_dilated`. XLA's CPU backend is slow
-at the gradients of that operator and hopeless at their gradients, so on CPU a 1x1 convolution is
-a matrix product and a k x k one gathers its windows (im2col) and multiplies.
+Convolution, its input gradient and its weight gradient are three bilinear operators, and the
+derivatives of each are the other two. Here each is a JAX primitive that says so. However deep
+`jax.grad` and `jax.jvp` are nested, nothing but these three ever reaches the compiler, which
+lowers them by platform: to XLA's own convolutions on GPU and TPU, on CPU to whatever is quick
+there (`jaxrecon.networks.convolution_cpu`). Left to itself, XLA:CPU is slow at the gradients of
+its convolution and hopeless at theirs.
+
+A kernel for each sample (`jax.vmap` over kernels) becomes a batched matrix product of unfolded
+images; XLA would make it a grouped convolution, several times slower.
 """
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
+from jaxrecon.networks import convolution_cpu as cpu
 from jaxrecon.typing import Array, Float
 
 Implementation = Literal["auto", "lax", "matmul"]
+Size = tuple[int, int]
 
 
 def conv2d(
@@ -30,13 +42,24 @@ def conv2d(
         kernel: HWIO.
         stride: The same for both axes.
         padding: Rows and columns of zeros added on each side.
-        implementation: "lax" is XLA's own operator; "matmul" is im2col and a matrix product;
-            "auto" takes "matmul" on CPU and "lax" elsewhere.
+        implementation: "auto" is the family of primitives described above; "lax" is XLA's own
+            operator with JAX's derivatives; "matmul" is im2col and a matrix product.
     """
-    if implementation == "auto":
-        implementation = "matmul" if jax.default_backend() == "cpu" else "lax"
+    if implementation == "lax":
+        return _lax_convolution(x, kernel, stride, padding)
     if implementation == "matmul":
-        return _conv_matmul(x, kernel, stride, padding)
+        return cpu.matmul_convolution(x, kernel, stride, padding)
+    dtype = jnp.result_type(x, kernel)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    return _convolution.bind(x, kernel, stride=stride, padding=padding)
+
+
+_convolution = Primitive("jaxrecon_convolution")
+_input_gradient = Primitive("jaxrecon_convolution_input_gradient")
+_weight_gradient = Primitive("jaxrecon_convolution_weight_gradient")
+
+
+def _lax_convolution(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -46,21 +69,127 @@ def conv2d(
     )
 
 
-def _conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    kh, kw, cin, cout = kernel.shape
-    if padding:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    columns = _windows(x, kh, kw, stride)
-    return lax.dot_general(columns, kernel.reshape(kh * kw * cin, cout), (((3,), (0,)), ((), ())))
+def _lax_input_gradient(g: Array, kernel: Array, stride: int, padding: int, size: Size) -> Array:
+    x = jax.ShapeDtypeStruct((g.shape[0], *size, kernel.shape[2]), g.dtype)
+    forward = functools.partial(_lax_convolution, kernel=kernel, stride=stride, padding=padding)
+    return jax.linear_transpose(forward, x)(g)[0]
 
 
-def _windows(x: Array, kh: int, kw: int, stride: int) -> Array:
-    """The kh x kw windows of an already padded image, laid side by side in the last axis."""
-    height = (x.shape[1] - kh) // stride + 1
-    width = (x.shape[2] - kw) // stride + 1
-    shifts = [
-        x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    return shifts[0] if len(shifts) == 1 else jnp.concatenate(shifts, axis=-1)
+def _lax_weight_gradient(x: Array, g: Array, stride: int, padding: int, size: Size) -> Array:
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], g.shape[-1]), g.dtype)
+    forward = functools.partial(_lax_convolution, x, stride=stride, padding=padding)
+    return jax.linear_transpose(forward, kernel)(g)[0]
+
+
+def _cpu_convolution(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    one_by_one = kernel.shape[:2] == (1, 1)
+    compute = cpu.matmul_convolution if one_by_one else _lax_convolution
+    return compute(x, kernel, stride, padding)
+
+
+def _cpu_input_gradient(g: Array, kernel: Array, stride: int, padding: int, size: Size) -> Array:
+    one_by_one = kernel.shape[:2] == (1, 1)
+    compute = cpu.matmul_input_gradient if one_by_one else _lax_input_gradient
+    return compute(g, kernel, stride, padding, size)
+
+
+def _bind_convolution(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    return _convolution.bind(x, kernel, stride=stride, padding=padding)
+
+
+def _bind_input_gradient(g: Array, kernel: Array, stride: int, padding: int, size: Size) -> Array:
+    return _input_gradient.bind(g, kernel, stride=stride, padding=padding, size=size)
+
+
+def _bind_weight_gradient(x: Array, g: Array, stride: int, padding: int, size: Size) -> Array:
+    return _weight_gradient.bind(x, g, stride=stride, padding=padding, size=size)
+
+
+# Derivatives: the transpose in one operand, given the cotangent and the other operand. An
+# operand to be transposed arrives as a placeholder that knows its shape.
+
+
+def _transpose_to_image(g: Array, x: Any, kernel: Array, *, stride: int, padding: int) -> Array:
+    return _bind_input_gradient(g, kernel, stride, padding, x.aval.shape[1:3])
+
+
+def _transpose_to_kernel(g: Array, x: Array, kernel: Any, *, stride: int, padding: int) -> Array:
+    return _bind_weight_gradient(x, g, stride, padding, kernel.aval.shape[:2])
+
+
+def _input_gradient_transposes() -> tuple[Callable, Callable]:
+    def to_gradient(x, g, kernel, *, stride, padding, size):
+        return _bind_convolution(x, kernel, stride, padding)
+
+    def to_kernel(x, g, kernel, *, stride, padding, size):
+        return _bind_weight_gradient(x, g, stride, padding, kernel.aval.shape[:2])
+
+    return to_gradient, to_kernel
+
+
+def _weight_gradient_transposes() -> tuple[Callable, Callable]:
+    def to_image(kernel, x, g, *, stride, padding, size):
+        return _bind_input_gradient(g, kernel, stride, padding, x.aval.shape[1:3])
+
+    def to_gradient(kernel, x, g, *, stride, padding, size):
+        return _bind_convolution(x, kernel, stride, padding)
+
+    return to_image, to_gradient
+
+
+ad.defbilinear(_convolution, _transpose_to_image, _transpose_to_kernel)
+ad.defbilinear(_input_gradient, *_input_gradient_transposes())
+ad.defbilinear(_weight_gradient, *_weight_gradient_transposes())
+
+
+def _fold(bind: Callable, matmul: Callable) -> Callable:
+    """Batching rule where the first operand carries a batch and the second is a kernel."""
+
+    def rule(operands: tuple[Array, Array], axes: tuple[Any, Any], **settings: Any) -> Any:
+        first, kernel = operands
+        if not isinstance(axes[1], int):
+            first = batching.bdim_at_front(first, axes[0], first.shape[axes[0]])
+            flat = bind(first.reshape(-1, *first.shape[2:]), kernel, **settings)
+            return flat.reshape(*first.shape[:2], *flat.shape[1:]), 0
+        compute = functools.partial(matmul, **settings)
+        return jax.vmap(compute, in_axes=axes)(first, kernel), 0
+
+    return rule
+
+
+def _batch_weight_gradient(operands: Any, axes: Any, **settings: Any) -> Any:
+    compute = functools.partial(cpu.weight_gradient, **settings)
+    return jax.vmap(compute, in_axes=axes)(*operands), 0
+
+
+batching.primitive_batchers[_convolution] = _fold(_bind_convolution, cpu.matmul_convolution)
+batching.primitive_batchers[_input_gradient] = _fold(
+    _bind_input_gradient, cpu.matmul_input_gradient
+)
+batching.primitive_batchers[_weight_gradient] = _batch_weight_gradient
+
+
+def _register(primitive: Primitive, on_cpu: Callable, elsewhere: Callable) -> None:
+    """Shapes, eager evaluation and lowering, all derived from what computes the operator."""
+
+    @functools.partial(jax.jit, static_argnames=("stride", "padding", "size"))
+    def eagerly(a: Array, b: Array, **settings: Any) -> Array:
+        return primitive.bind(a, b, **settings)
+
+    def shape(a: Any, b: Any, **settings: Any) -> Any:
+        compute = functools.partial(elsewhere, **settings)
+        structs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in (a, b)]
+        out = jax.eval_shape(compute, *structs)
+        return a.update(shape=out.shape, dtype=out.dtype, weak_type=False)
+
+    primitive.def_impl(eagerly)
+    primitive.def_abstract_eval(shape)
+    mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results=False))
+    mlir.register_lowering(
+        primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu"
+    )
+
+
+_register(_convolution, _cpu_convolution, _lax_convolution)
+_register(_input_gradient, _cpu_input_gradient, _lax_input_gradient)
+_register(_weight_gradient, cpu.weight_gradient, _lax_weight_gradient)
