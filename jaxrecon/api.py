@@ -91,6 +91,7 @@ class Reconstructor:
         split: str | None = None,
         examples: int | None = None,
         workdir: PathLike | None = None,
+        keep_first: bool = False,
     ) -> Evaluation:
         """Metrics before, during and after test-time optimisation.
 
@@ -98,6 +99,7 @@ class Reconstructor:
           steps: steps of test-time optimisation; by default the config's `tto.steps`.
           dataset, split, examples: what to measure on; by default the config's `evaluation`.
           workdir: also write `evaluation.json` there.
+          keep_first: also give the predictions of the first batch (`Evaluation.first`).
 
         Raises:
           UserError: unknown data set or split, missing data.
@@ -113,7 +115,7 @@ class Reconstructor:
         protocol = runs.data_protocol(self.config, data) | {"training_steps": self.step}
         batches = runs.evaluation_batches(self.config, data)
         try:
-            evaluation = evaluator(self.variables, batches, protocol)
+            evaluation = evaluator(self.variables, batches, protocol, keep_first=keep_first)
         finally:
             batches.close()
         if workdir is not None and main_process():
@@ -173,14 +175,14 @@ class Stopped(SystemExit):
 
 def finish(reconstructor: Reconstructor, workdir: PathLike) -> Evaluation:
     """The end of a training: evaluation, its table, pictures of examples, the page of the run."""
-    evaluation = reconstructor.evaluate(workdir=workdir)
+    evaluation = reconstructor.evaluate(workdir=workdir, keep_first=True)
     if main_process():
         print(evaluation.table(), flush=True)
         config, folder = reconstructor.config, Path(workdir)
         page = write_run_report(
             folder,
             config.system.name,
-            results.example_samples(config, reconstructor.variables),
+            results.example_samples(config, evaluation.first),
             evaluation.to_dict(),
             read_metrics(folder),
             config,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrecon import runs
 from jaxrecon.bodies import load_body
 from jaxrecon.config import load_config
-from jaxrecon.data.items import Person, collate, make_item, person_from_record
+from jaxrecon.data.items import Person, person_from_record
 from jaxrecon.data.photos import Photo, photo_batch, read_photo
 from jaxrecon.data.pipeline import open_sources
 from jaxrecon.io.images import write_image
@@ -88,22 +88,21 @@ def evidence_of(photo: Photo) -> tuple[np.ndarray, str]:
     return photo.keypoints2d[_OPENPOSE:], "gt24"
 
 
-def example_samples(config: Any, variables: Variables, count: int = 8) -> list[dict[str, Any]]:
+def example_samples(config: Any, adaptation: Any, count: int = 8) -> list[dict[str, Any]]:
     """The first examples of the evaluation data, before and after test-time optimisation.
 
+    `adaptation` is `Evaluation.first`, of the first batch of these data.
     Each is a sample of `report.run.write_run_report`: `image`, `name`, `before`, `after`.
     """
     settings = config.evaluation
     data = runs.evaluation_data(config, settings.dataset, settings.split, settings.examples)
     source = open_sources(data)[0]
-    people = [person_from_record(source[i], data.box) for i in range(min(count, len(source)))]
-    photos = [_photo_of(person) for person in people]
-    batch = collate([make_item(person, *config.system.image_size) for person in people])
+    count = min(count, len(source), adaptation.history.betas.shape[1])
+    photos = [_photo_of(person_from_record(source[i], data.box)) for i in range(count)]
     openpose = config.tto.openpose
     joint_set = "openpose25" if openpose else "gt24"
     half = slice(None, _OPENPOSE) if openpose else slice(_OPENPOSE, None)
     evidence = [photo.keypoints2d[half] for photo in photos]
-    adaptation = adapt(create_system(config), variables, batch, config.tto.steps)
     before, after = (
         _reconstructions(config, adaptation, photos, evidence, joint_set, step) for step in (0, -1)
     )

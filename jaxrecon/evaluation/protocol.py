@@ -1,6 +1,7 @@
 """Evaluation before and after test-time optimisation, with the protocol beside the numbers."""
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrecon.errors import UserError
 from jaxrecon.io.atomic import write_text
-from jaxrecon.systems.base import Batch, System
+from jaxrecon.systems.base import Adaptation, Batch, System
 from jaxrecon.training.parallel import Placement, sum_over_hosts
 
 EVALUATION_FILE = "evaluation.json"
@@ -30,6 +32,8 @@ class Evaluation:
       examples: how many were measured.
       labelled: metric -> how many of these have a label for it.
       protocol: how it was measured, in words.
+      first: what `adapt` made of the first batch, on the host (its `variables` left out); for
+        pictures. None unless it was asked for.
     """
 
     curve: list[dict[str, float]]
@@ -37,6 +41,7 @@ class Evaluation:
     examples: int
     labelled: dict[str, int]
     protocol: dict[str, Any]
+    first: Any = None
 
     @property
     def before(self) -> dict[str, float]:
@@ -75,7 +80,7 @@ class Evaluation:
         rows = [("mean pose", self.baseline)] if self.baseline else []
         last = len(self.curve) - 1
         shown = [i for i in range(last + 1) if i in (0, last) or (i & (i - 1)) == 0]
-        rows += [("before" if i == 0 else f"{i} steps", self.curve[i]) for i in shown]
+        rows += [("before" if i == 0 else f"after {i}", self.curve[i]) for i in shown]
         for label, row in rows:
             lines.append(f"{label:<12}" + "".join(f"{row[name]:>16.2f}" for name in names))
         return "\n".join(lines)
@@ -105,7 +110,9 @@ class Evaluator:
             raise UserError(f"steps of test-time optimisation: {steps}; it must be 0 or more")
         self._system, self._steps = system, steps
         self._placement = placement or Placement()
-        self._measure = self._placement.each_device(_measurement(system, steps, baseline))
+        self._baseline = baseline
+        self._adapt = self._placement.each_device(_adaptation(system, steps))
+        self._pick, self._metrics, self._plain = _parts(system, self._placement)
 
     def __call__(
         self,
@@ -113,6 +120,7 @@ class Evaluator:
         batches: Iterable[Batch],
         protocol: Mapping[str, Any] | None = None,
         say: Callable[[int], None] | None = None,
+        keep_first: bool = False,
     ) -> Evaluation:
         """Means over all batches of this and the other hosts.
 
@@ -121,15 +129,18 @@ class Evaluator:
           batches: of one size; `valid` (B,) marks the examples that count (all without it).
           protocol: facts about data and run to name beside the system's own.
           say: called with the number of examples done, for progress.
+          keep_first: also give what was predicted for the first batch.
 
         Raises:
           UserError: there are no examples.
         """
         on_device = self._placement.replicate(dict(variables))
         sums: dict[tuple[str, str], Any] = {}
-        done = 0
+        done, first = 0, None
         for group in _groups(batches, len(self._placement.devices)):
-            measured = self._run(on_device, group)
+            measured, adapted = self._run(on_device, group)
+            if keep_first and first is None:
+                first = self._placement.fetch_first(adapted)
             for batch, metrics in zip(group, measured):
                 valid = np.asarray(batch.get("valid", np.ones(_size(batch), bool)))
                 done += int(valid.sum())
@@ -159,37 +170,60 @@ class Evaluator:
                 "adaptation_steps": self._steps,
                 **(protocol or {}),
             },
+            first=first,
         )
 
-    def _run(self, variables: Any, group: list[Batch]) -> list[dict[str, Any]]:
-        """Metrics of each batch of a group, one batch for each device."""
+    def _run(self, variables: Any, group: list[Batch]) -> tuple[list[dict[str, Any]], Any]:
+        """Metrics of each batch of a group, one batch for each device; and their adaptation."""
         inputs = [{k: v for k, v in b.items() if k not in _STEERING} for b in group]
-        if not self._placement.mapped:
-            batch = self._placement.put_batch(inputs[0])
-            return [jax.device_get(self._measure(variables, batch))]
         # A device without a batch of its own repeats the last one; its result is left out.
         inputs += [inputs[-1]] * (len(self._placement.devices) - len(inputs))
-        measured = self._measure(variables, self._placement.put_stacked(inputs))
-        host = jax.tree.map(lambda x: np.stack([s.data[0] for s in x.addressable_shards]), measured)
-        return [jax.tree.map(lambda x: x[i], host) for i in range(len(group))]  # noqa: B023
-
-
-def _measurement(system: System, steps: int, baseline: bool) -> Callable[..., Any]:
-    """(variables, batch) -> {"curve": {name: (steps + 1, B)}, "baseline": {name: (B,)}}."""
-
-    def measure(variables: Any, batch: Batch) -> dict[str, Any]:
-        if steps:
-            history = system.adapt(variables, batch, steps).history
-        else:
-            history = jax.tree.map(lambda x: x[None], system.predict(variables, batch))
-        # One step after the other: the meshes of all steps at once would fill the memory.
-        result = {"curve": jax.lax.map(lambda p: system.evaluate(variables, p, batch), history)}
-        plain = system.baseline(variables, batch) if baseline else None
+        batch = self._placement.put_each(inputs)
+        adapted = self._adapt(variables, batch)
+        steps = [self._placement.replicate(np.int32(i)) for i in range(self._steps + 1)]
+        curve = [
+            self._metrics(variables, self._pick(adapted.history, step), batch) for step in steps
+        ]
+        found: dict[str, Any] = {
+            # One row for each step, then the examples.
+            "curve": [self._placement.fetch_each(row) for row in curve],
+        }
+        plain = self._plain(variables, batch) if self._baseline else None
         if plain is not None:
-            result["baseline"] = system.evaluate(variables, plain, batch)
-        return result
+            found["baseline"] = self._placement.fetch_each(self._metrics(variables, plain, batch))
+        measured = []
+        for i in range(len(group)):
+            rows = [row[i] for row in found["curve"]]
+            metrics = {"curve": {name: np.stack([r[name] for r in rows]) for name in rows[0]}}
+            if "baseline" in found:
+                metrics["baseline"] = found["baseline"][i]
+            measured.append(metrics)
+        return measured, adapted
 
-    return measure
+
+@functools.lru_cache(maxsize=8)
+def _parts(system: System, placement: Placement) -> tuple[Callable[..., Any], ...]:
+    """Pick a step of a history, measure a prediction, predict without evidence.
+
+    Apart from the adaptation, and shared, so that they compile once for all evaluations of a run.
+    """
+
+    def pick(history: Any, step: Any) -> Any:
+        return jax.tree.map(lambda x: x[step], history)
+
+    each = placement.each_device
+    return each(pick), each(system.evaluate), each(system.baseline)
+
+
+def _adaptation(system: System, steps: int) -> Callable[..., Adaptation]:
+    def adapt(variables: Any, batch: Batch) -> Adaptation:
+        if steps:
+            # The adapted weights are not needed; left out, they need not be kept either.
+            return dataclasses.replace(system.adapt(variables, batch, steps), variables=None)
+        history = jax.tree.map(lambda x: x[None], system.predict(variables, batch))
+        return Adaptation(None, history, jnp.full(1, jnp.nan))
+
+    return adapt
 
 
 def _groups(batches: Iterable[Batch], count: int) -> Iterable[list[Batch]]:

@@ -294,7 +294,8 @@ def check_shapes(path: str | Path, want: Any, got: Any) -> None:
     Raises:
       UserError: names `path`, the first leaf that differs, and both shapes.
     """
-    if not jax.tree.structure(want) == jax.tree.structure(got):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (want, got)]
+    if structures[0] != structures[1]:
         raise UserError(
             f"{path} was trained with other settings: its weights have other names than those of "
             "this config; use the config of that run"

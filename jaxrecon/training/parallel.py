@@ -119,10 +119,25 @@ class Placement:
 
         return jax.device_put(jax.tree.map(split, dict(batch)), self._sharding())
 
-    def put_stacked(self, trees: Sequence[Any]) -> Any:
-        """One tree for each local device, stacked along the device axis."""
-        stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+    def put_each(self, batches: Sequence[Any]) -> Any:
+        """One batch for each local device, for `each_device`."""
+        if not self.mapped:
+            return jax.device_put(dict(batches[0]), self.devices[0])
+        stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *batches)
         return jax.device_put(stacked, self._sharding())
+
+    def fetch_each(self, tree: Any) -> list[Any]:
+        """What each local device computed, as NumPy."""
+        if not self.mapped:
+            return [jax.device_get(tree)]
+        return [
+            jax.tree.map(lambda x: np.asarray(x.addressable_shards[i].data)[0], tree)  # noqa: B023
+            for i in range(len(self.devices))
+        ]
+
+    def fetch_first(self, tree: Any) -> Any:
+        """What the first local device computed, as NumPy."""
+        return jax.device_get(self.unreplicate(tree))
 
     def replicate(self, tree: Any) -> Any:
         """The same tree on every local device."""

@@ -71,10 +71,12 @@ def by_hand(system: Adapting, steps: int, metric: str) -> list[float]:
 
 
 def test_means_before_and_after_each_step(tmp_path: Path) -> None:
-    system, seen = Adapting(), []
+    system = Adapting()
+    seen: list[int] = []
     evaluation = Evaluator(system, steps=3)(
-        fresh(system), batches(), {"dataset": "toy"}, say=seen.append
+        fresh(system), batches(), {"dataset": "toy"}, say=seen.append, keep_first=True
     )
+    assert evaluation.first.history.shape == (4, 4) and evaluation.first.variables is None
     assert evaluation.examples == 9 and seen == [4, 8, 9]
     for metric in ("error", "half_labelled"):
         expected = by_hand(system, 3, metric)
@@ -89,7 +91,7 @@ def test_means_before_and_after_each_step(tmp_path: Path) -> None:
     assert saved["before"]["error"] == evaluation.before["error"]
     assert saved["after"]["error"] == evaluation.after["error"] == saved["curve"][3]["error"]
     table = evaluation.table()
-    assert "mean pose" in table and "before" in table and "3 steps" in table
+    assert "mean pose" in table and "before" in table and "after 3" in table
     assert f"{evaluation.after['error']:.2f}" in table
 
 
