@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 
 from jaxrecon import results, runs
 from jaxrecon.config import config_from_dict, load_config
@@ -28,6 +29,7 @@ from jaxrecon.systems.base import Adaptation, Batch, System
 from jaxrecon.training.checkpoints import RunRecord, load_variables, save_variables
 from jaxrecon.training.logging import read_metrics
 from jaxrecon.training.parallel import Placement, main_process
+from jaxrecon.training.state import create_state, variables_of
 
 PathLike = str | os.PathLike[str]
 
@@ -219,16 +221,12 @@ def default_workdir(config: Any) -> Path:
 
 def untrained(config: Any, seed: int = 0) -> Reconstructor:
     """A Reconstructor with fresh weights, to load others into."""
-    import jax
-
     resolved = load_config(config)
     system = create_system(resolved)
     height, width = resolved.system.image_size
     batch = {"image": np.zeros((1, height, width, 3), np.uint8)}
-    variables = jax.jit(lambda key: _trained_part(system.init(key, batch)))(
-        jax.random.PRNGKey(seed)
-    )
-    return Reconstructor(resolved, system, {**variables, "constants": system.constants()})
+    state = create_state(system, optax.identity(), batch, seed)
+    return Reconstructor(resolved, system, variables_of(state, system.constants()))
 
 
 def convert(
@@ -282,7 +280,3 @@ def fit_photo(
     """
     photo = results.read(image, keypoints, bbox, joint_set, focal_length)
     return results.fit_photo(photo, body or None)
-
-
-def _trained_part(variables: dict[str, Any]) -> dict[str, Any]:
-    return {name: variables[name] for name in ("params", "batch_stats")}

@@ -87,11 +87,11 @@ def forward_kinematics(
     )
 
 
-def _rotate(matrix: Array, vector: Array) -> Array:
+def _rotate(matrix: AnyArray, vector: AnyArray) -> Array:
     return jnp.sum(matrix * vector[..., None, :], axis=-1)
 
 
-def _compose(left: Array, right: Array) -> Array:
+def _compose(left: AnyArray, right: AnyArray) -> Array:
     # As sums: XLA's CPU compiler rejects its own simplification of the batched product where two
     # axes were added by `vmap` (jaxlib 0.10.2), and this is no slower for 3 x 3.
     return jnp.sum(left[..., :, :, None] * right[..., None, :, :], axis=-2)
