@@ -206,7 +206,7 @@ def h36m_joints(body: BodyModel, vertices: Float[AnyArray, "*b v 3"]) -> Float[A
     """The 17 joints regressed from the mesh, metres; joint set "h36m17_regressor"."""
     if body.J_regressor_h36m is None:
         raise UserError(f"body model {body.name!r} has no J_regressor_h36m")
-    return body.J_regressor_h36m @ vertices
+    return jnp.asarray(body.J_regressor_h36m) @ vertices
 
 
 def lsp14_centred(body: BodyModel, vertices: Float[AnyArray, "*b v 3"]) -> Float[Array, "*b 14 3"]:

@@ -146,4 +146,4 @@ def apply_affine(
 ) -> Float[Array, "*b n 2"]:
     """Points mapped by 2x3 matrices, such as full image -> crop."""
     matrix = jnp.asarray(matrix)
-    return points @ jnp.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+    return jnp.asarray(points) @ jnp.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]

@@ -93,7 +93,7 @@ class RegressionHead(nn.Module):
         state = self._start(features.shape[0], initial)
 
         # The share of the features in fc1 is the same in every iteration.
-        constant = features @ w1[:fixed] + b1
+        constant = jnp.asarray(features) @ w1[:fixed] + b1
         keep = 1.0 - self.dropout
         random = train and self.dropout > 0
 

@@ -4,6 +4,7 @@ The stride of a bottleneck is in its 3x3 convolution, as in all published weight
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ class ResNet(nn.Module):
             train: Use, and record `updates` times, the statistics of the batch.
             updates: See `BatchNorm`.
         """
-        norm = {
+        norm: dict[str, Any] = {
             "use_running_average": not train,
             "axis_name": self.axis_name,
             "updates": updates,

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxrecon.errors import UserError
-from jaxrecon.systems.meta_hmr import MetaHMR, AdaptSettings, losses
+from jaxrecon.systems.meta_hmr import AdaptSettings, MetaHMR, losses
 
 TINY = {
     "backbone": "resnet_tiny",

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxrecon.errors import UserError
 from jaxrecon.systems.meta_hmr.losses import LossWeights
-from jaxrecon.systems.meta_hmr.system import MetaHMR, AdaptSettings
+from jaxrecon.systems.meta_hmr.system import AdaptSettings, MetaHMR
 
 
 def system_settings(config: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from jaxrecon.geometry.rotations import (
 )
 from jaxrecon.networks.hmr import HMRNetwork, Regression
 from jaxrecon.networks.resnet import RESNETS
-from jaxrecon.optimization.meta import sgd_step
+from jaxrecon.optimization.meta import Order, sgd_step
 from jaxrecon.systems.base import Adaptation, Aux, Batch, Prediction, System, Variables
 from jaxrecon.systems.meta_hmr import losses
 from jaxrecon.systems.meta_hmr.losses import LossWeights
@@ -212,9 +212,11 @@ class MetaHMR(System):
 
     def optimizer(self) -> optax.GradientTransformation:
         def adam(rate: float, **options: float) -> optax.GradientTransformation:
-            if self.schedule_steps:
-                return optax.adam(optax.cosine_decay_schedule(rate, self.schedule_steps), **options)
-            return optax.adam(rate, **options)
+            if not self.schedule_steps:
+                return optax.adam(rate, **options)
+            warmup = min(self.warmup_steps, self.schedule_steps // 2)
+            schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, self.schedule_steps)
+            return optax.adam(schedule, **options)
 
         published = {"b1": self.beta1, "b2": self.beta2, "eps": self.eps_adam}
         groups = {
@@ -254,7 +256,8 @@ class MetaHMR(System):
     ) -> Regression:
         """Head of network `name` with the given weights; drops units where given a key."""
         network: HMRNetwork = getattr(self, name)
-        return network.apply(
+        apply: Any = network.apply
+        return apply(
             {"params": {"head": head}, "batch_stats": {"head": buffers}},
             features,
             batch["bbox_info"],
@@ -413,8 +416,8 @@ class MetaHMR(System):
                 body, self.regress("aux", aux_head, aux_buffers, aux_features, batch, k)
             )
 
-        measured = {}
-        order = {"first": "first", "second": "second_fast"}[self.order]
+        measured: dict[str, Array] = {}
+        order: Order = "second_fast" if self.order == "second" else "first"
         for step in range(inner_steps):
             pseudo = pseudo_body(key(2 * step))
             head, (value, (terms, _)) = sgd_step(
