@@ -42,10 +42,10 @@ def _default() -> ConfigDict:
     config.system.name = "meta_hmr"
     config.system.model = "cliff"  # or "hmr", which does not see where the crop lies
     config.system.backbone = "resnet_small"
-    config.system.aux_backbone = "resnet_small"
+    config.system.aux_backbone = "resnet_mini"
     config.system.hidden = 512
-    config.system.image_size = (112, 112)  # height, width of the crop; 256x192 is "rect"
-    config.system.main_iterations = 10
+    config.system.image_size = (80, 80)  # height, width of the crop; 256x192 is "rect"
+    config.system.main_iterations = 3  # published: 10
     config.system.aux_iterations = 3
     config.system.dropout = 0.0
     config.system.inner_steps = 1  # 0: ordinary training ("no inner")
@@ -110,13 +110,13 @@ def _default() -> ConfigDict:
     config.data.cache_mb = 1024  # decoded crops kept in memory
 
     config.training = ConfigDict()
-    config.training.steps = 1500
+    config.training.steps = 400
     config.training.epochs = 0  # above 0: replaces `steps`
     config.training.batch_size = 32
     config.training.seed = 2023
     config.training.log_every = 25
-    config.training.eval_every = 500
-    config.training.checkpoint_every = 250
+    config.training.eval_every = 0
+    config.training.checkpoint_every = 200
     config.training.keep_checkpoints = 2
     config.training.best_metric = "pa_mpjpe"
     config.training.time_limit_minutes = 0.0  # 0: none
@@ -126,7 +126,7 @@ def _default() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.dataset = "open_body"
     config.evaluation.split = "test"
-    config.evaluation.examples = 200  # 0: all
+    config.evaluation.examples = 100  # 0: all
     config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
     config.evaluation.examples_in_training = 100
     config.evaluation.tto_steps_in_training = 0
@@ -182,7 +182,7 @@ def _paper(config: ConfigDict) -> None:
     config.training.epochs = 30
     config.training.batch_size = 30
     config.training.log_every = 1000
-    config.training.eval_every = 50000
+    config.training.eval_every = 000
     config.training.checkpoint_every = 10000
     config.evaluation.examples = 0
     config.evaluation.examples_in_training = 0
