@@ -106,16 +106,13 @@ class Reconstructor:
         Raises:
           UserError: unknown data set or split, missing data.
         """
-        settings = self.config.evaluation
-        data = runs.evaluation_data(
-            self.config,
-            settings.dataset if dataset is None else dataset,
-            settings.split if split is None else split,
-            settings.examples if examples is None else examples,
+        data = runs.evaluation_data(self.config, dataset or "", split or "")
+        source = runs.evaluation_source(
+            data, self.config.evaluation.examples if examples is None else examples
         )
         evaluator = Evaluator(self.system, self._steps(steps, True), Placement())
         protocol = runs.data_protocol(self.config, data) | {"training_steps": self.step}
-        batches = runs.evaluation_batches(self.config, data)
+        batches = runs.evaluation_batches(self.config, data, source)
         try:
             evaluation = evaluator(self.variables, batches, protocol, keep_first=keep_first)
         finally:

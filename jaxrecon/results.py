@@ -13,7 +13,6 @@ from jaxrecon.bodies import load_body
 from jaxrecon.config import load_config
 from jaxrecon.data.items import Person, person_from_record
 from jaxrecon.data.photos import Photo, photo_batch, read_photo
-from jaxrecon.data.pipeline import open_sources
 from jaxrecon.io.images import write_image
 from jaxrecon.optimization.smplify import fit_keypoints
 from jaxrecon.reconstruction import CONFIDENT, Camera, Instance, Reconstruction
@@ -94,9 +93,8 @@ def example_samples(config: Any, adaptation: Any, count: int = 8) -> list[dict[s
     `adaptation` is `Evaluation.first`, of the first batch of these data.
     Each is a sample of `report.run.write_run_report`: `image`, `name`, `before`, `after`.
     """
-    settings = config.evaluation
-    data = runs.evaluation_data(config, settings.dataset, settings.split, settings.examples)
-    source = open_sources(data)[0]
+    data = runs.evaluation_data(config)
+    source = runs.evaluation_source(data, config.evaluation.examples)
     count = min(count, len(source), adaptation.history.betas.shape[1])
     photos = [_photo_of(person_from_record(source[i], data.box)) for i in range(count)]
     openpose = config.tto.openpose

@@ -1,5 +1,6 @@
 """From a config to a run: what to read, where to start, when it is the same run."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,12 @@ def training_data(config: Any) -> DataConfig:
     return DataConfig.from_config({**config.data.to_dict(), "height": height, "width": width})
 
 
-def evaluation_data(config: Any, dataset: str, split: str, examples: int) -> DataConfig:
-    """What to evaluate on: one data set without augmentation; `examples` 0 takes all."""
+def evaluation_data(config: Any, dataset: str = "", split: str = "") -> DataConfig:
+    """What to evaluate on: one data set without augmentation, the config's by default."""
     height, width = config.system.image_size
-    limited = f"{split}[:{examples}]" if examples else split
     fields = config.data.to_dict() | {
-        "datasets": (dataset,),
-        "split": limited,
+        "datasets": (dataset or config.evaluation.dataset,),
+        "split": split or config.evaluation.split,
         "mixture": "lengths",
         "weights": (),
         "occlusion": (),
@@ -108,14 +108,33 @@ def evaluation_data(config: Any, dataset: str, split: str, examples: int) -> Dat
     return DataConfig.from_config(fields)
 
 
-def evaluation_batches(config: Any, data: DataConfig, sources: Any = None) -> Any:
-    """One pass over it, this host's share, in batches of `evaluation.batch_size`."""
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first `count` records of a source; all of them for 0, or where there are fewer."""
+
+    source: Any
+    count: int
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.source)) if self.count else len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source[index]
+
+
+def evaluation_source(data: DataConfig, examples: int) -> First:
+    """The first `examples` records (0: all) of what to evaluate on."""
+    return First(open_sources(data)[0], examples)
+
+
+def evaluation_batches(config: Any, data: DataConfig, source: First) -> Any:
+    """One pass over them, this host's share, in batches of `evaluation.batch_size`."""
     return eval_batches(
         data,
         config.evaluation.batch_size * host_count(),
         process_index=host_index(),
         process_count=host_count(),
-        sources=sources,
+        sources=[source],
     )
 
 
@@ -141,14 +160,13 @@ def _evaluation_in_training(
         return None
     settings = config.evaluation
     steps = settings.tto_steps_in_training
-    data = evaluation_data(config, settings.dataset, settings.split, settings.examples_in_training)
+    data = evaluation_data(config)
     evaluator = Evaluator(system, steps, placement, baseline=False)
-    sources: list[Any] = []
+    # Opened now: missing evaluation data should not end a run that has trained for hours.
+    source = evaluation_source(data, settings.examples_in_training)
 
     def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-        if not sources:
-            sources.extend(open_sources(data))
-        batches = evaluation_batches(config, data, sources)
+        batches = evaluation_batches(config, data, source)
         try:
             found = evaluator(variables, batches)
         finally:

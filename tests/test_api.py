@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxrecon
-from jaxrecon import api, results, runs
+from jaxrecon import api, runs
 from jaxrecon.data import pipeline
 from jaxrecon.errors import UserError
 from jaxrecon.io.images import write_image
@@ -30,9 +30,7 @@ PERSON = np.array([[60 + 3 * i, 20 + 7 * (i % 12), 0.9] for i in range(25)], np.
 
 
 def made_up(config):
-    records = make_records(12)
-    _, _, limit = config.split.partition("[:")
-    return [records[: int(limit[:-1])] if limit else records]
+    return [make_records(12)]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     # The compiler's best takes longer here than all that is computed.
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pipeline, runs, results):
+        for module in (pipeline, runs):
             patch.setattr(module, "open_sources", made_up)
         yield folder, jaxrecon.fit("metahmr:tiny", folder, **SMALL)
     jax.config.update("jax_disable_most_optimizations", False)
@@ -94,9 +92,9 @@ def test_the_same_command_has_nothing_to_do(run, capsys, monkeypatch: pytest.Mon
 
 def test_load_gives_the_same_predictions(run, tmp_path: Path) -> None:
     folder, reconstructor = run
-    batch = next(runs.evaluation_batches(
-        reconstructor.config, runs.evaluation_data(reconstructor.config, "open_body", "test", 4)
-    ))  # fmt: skip
+    config = reconstructor.config
+    data = runs.evaluation_data(config)
+    batch = next(runs.evaluation_batches(config, data, runs.evaluation_source(data, 4)))
     expected = reconstructor.adapt(batch, 0).history
     assert expected.betas.shape == (1, 4, 10)
     saved = reconstructor.save(tmp_path / "small")

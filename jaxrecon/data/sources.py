@@ -123,7 +123,10 @@ class RecordSource:
                 for key, feature in builder.info.features.items()
                 if isinstance(feature, tfds.features.Image)
             }
-            self._opened = builder.as_data_source(self.split, decoders=keep)
+            try:
+                self._opened = builder.as_data_source(self.split, decoders=keep)
+            except ValueError as error:
+                raise UserError(f"data set {self.name!r}, split {self.split!r}: {error}") from error
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
