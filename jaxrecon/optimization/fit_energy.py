@@ -5,17 +5,15 @@ Energies are twice negative log-likelihoods: squared errors over variances. SMPL
 anatomical limits and a weak, heavy-tailed wish for people to stand upright in the picture.
 """
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import block_diag, cho_factor, cho_solve
 
 from jaxrecon.geometry.rotations import axis_angle_to_matrix, skew
 from jaxrecon.optimization.landmarks import (
     Landmarks,
+    Posed,
     landmark_jacobian,
     left_jacobian,
     pose_landmarks,
@@ -27,13 +25,16 @@ from jaxrecon.optimization.priors import (
     limit_excess,
     mixture_energy,
 )
-from jaxrecon.typing import Array
+from jaxrecon.typing import AnyArray, Array
 
 _ROOT, _POSE, _BETAS, _TRANSL = slice(0, 3), slice(3, 72), slice(72, 82), slice(82, 85)
+_LEAN = 0.15  # radians: cameras are held level or look down a little
+_UPRIGHT = 0.3  # spread of the body's up axis about that, as a chord
+_LIE = 3.0  # ... and how many spreads count as lying down, whatever the angle
 _NEAR = 0.05  # metres: nothing is projected from nearer to the camera than this
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class FitSettings:
     """How hard to search, and how far each kind of evidence is trusted.
 
@@ -45,17 +46,17 @@ class FitSettings:
         every data set defines in its own way.
     """
 
-    keep: int = 3
-    stages: int = 4
-    steps: int = 8
-    postures: int = 2
-    noise: float = 0.012
-    outlier: float = 0.08
+    keep: int = struct.field(pytree_node=False, default=3)
+    stages: int = struct.field(pytree_node=False, default=4)
+    steps: int = struct.field(pytree_node=False, default=8)
+    postures: int = struct.field(pytree_node=False, default=2)
+    noise: float = 0.016
+    outlier: float = 0.15
     vague: float = 2.0
     pose_weight: float = 1.0
     bending_weight: float = 1.0
     betas_weight: float = 1.0
-    upright_weight: float = 1.0
+    upright_weight: float = 3.0
 
 
 @struct.dataclass
@@ -72,11 +73,11 @@ class FitState:
 class Problem:
     """One person's evidence: keypoints (L, 2) px, weights (L,), box side px, camera."""
 
-    keypoints: Array
-    weights: Array
-    side: Array
-    focal: Array
-    center: Array
+    keypoints: AnyArray
+    weights: AnyArray
+    side: AnyArray
+    focal: AnyArray
+    center: AnyArray
 
 
 @struct.dataclass
@@ -87,7 +88,7 @@ class Weights:
     noise: Array
 
 
-def _robust(square: Array, outlier: float) -> tuple[Array, Array]:
+def _robust(square: Array, outlier: float | Array) -> tuple[Array, Array]:
     """Geman-McClure's function of a squared, whitened error, and its derivative."""
     scale = outlier * outlier
     return scale * square / (scale + square), (scale / (scale + square)) ** 2
@@ -102,68 +103,54 @@ def _residual(problem: Problem, points: Array) -> Array:
     """Reprojection error in units of the box side, (L, 2)."""
     depth = jnp.maximum(points[:, 2:], _NEAR)
     pixels = problem.focal * points[:, :2] / depth + problem.center
-    return (pixels - problem.keypoints) / problem.side
+    return jnp.asarray(pixels - problem.keypoints) / problem.side
 
 
 def _upright(state: FitState) -> Array:
-    """The body's up axis minus the camera's, whitened (3,)."""
-    return (state.root[:, 1] - jnp.array([0.0, -1.0, 0.0])) / 0.4
+    """The body's up axis minus the expected one, whitened (3,)."""
+    return (state.root[:, 1] - jnp.array([0.0, -np.cos(_LEAN), -np.sin(_LEAN)])) / _UPRIGHT
 
 
-def fit_energy(
+def pose_and_energy(
     model: Landmarks,
     prior: PosePrior,
     problem: Problem,
     settings: FitSettings,
     state: FitState,
     weights: Weights,
-) -> Array:
-    """Twice the negative log-likelihood of a state, ()."""
-    points = pose_landmarks(model, state.betas, state_rotmats(state)).points + state.transl
-    return _energy_at(prior, problem, settings, state, weights, points)
-
-
-def _energy_at(
-    prior: PosePrior,
-    problem: Problem,
-    settings: FitSettings,
-    state: FitState,
-    weights: Weights,
-    points: Array,
-) -> Array:
+) -> tuple[Posed, Array]:
+    """The landmarks of a state (without translation), and twice its negative log-likelihood."""
+    posed = pose_landmarks(model, state.betas, state_rotmats(state))
+    points = posed.points + state.transl
     noise = settings.noise * weights.noise
     square = jnp.sum(_residual(problem, points) ** 2, axis=-1) / noise**2
     data = problem.weights * _robust(square, settings.outlier / settings.noise)[0]
     behind = problem.weights * jnp.maximum(0.3 - points[:, 2], 0.0) * 1e3
-    gauss, _, _ = mixture_energy(prior, state.pose)
-    limits = jnp.sum(limit_excess(prior, state.pose) ** 2)
     entries, signs = _bending()
-    bending = jnp.sum(jnp.exp(2 * signs * state.pose[entries]))
-    upright = _robust(jnp.sum(_upright(state) ** 2), 3.0)[0]
     body = (
-        settings.pose_weight * gauss
-        + limits
-        + settings.bending_weight * bending
+        settings.pose_weight * mixture_energy(prior, state.pose)[0]
+        + jnp.sum(limit_excess(prior, state.pose) ** 2)
+        + settings.bending_weight * jnp.sum(jnp.exp(2 * signs * state.pose[entries]))
         + settings.betas_weight * jnp.sum(state.betas**2)
-        + settings.upright_weight * upright
+        + settings.upright_weight * _robust(jnp.sum(_upright(state) ** 2), _LIE)[0]
     )
-    return jnp.sum(data + behind) + weights.prior * body
+    return posed, jnp.sum(data + behind) + weights.prior * body
 
 
 def _bending() -> tuple[np.ndarray, np.ndarray]:
     return np.array([e for e, _ in BENDING]), np.array([s for _, s in BENDING], np.float32)
 
 
-def _normal_equations(
+def normal_equations(
     model: Landmarks,
     prior: PosePrior,
     problem: Problem,
     settings: FitSettings,
     state: FitState,
+    posed: Posed,
     weights: Weights,
-) -> tuple[Array, Array, Array]:
-    """Gauss-Newton's H (85, 85) and g (85,) of half the energy, and the energy."""
-    posed = pose_landmarks(model, state.betas, state_rotmats(state))
+) -> tuple[Array, Array]:
+    """Gauss-Newton's H (85, 85) and g (85,) of half the energy, at a posed state."""
     points = posed.points + state.transl
     residual = _residual(problem, points)
     depth = jnp.maximum(points[:, 2], _NEAR)
@@ -202,26 +189,31 @@ def _normal_equations(
     hessian = weighted.T @ jacobian
     gradient = weighted.T @ residual.reshape(count)
 
-    scale = weights.prior
+    # Blocks of the priors: root, body pose, betas; nothing is known of the translation.
     _, pull, precision = mixture_energy(prior, state.pose)
     excess = limit_excess(prior, state.pose)
     entries, signs = _bending()
     bend = settings.bending_weight * jnp.exp(2 * signs * state.pose[entries])
-    diagonal = jnp.where(excess != 0, 1 / LIMIT_SOFTNESS**2, 0.0).at[entries].add(bend)
-    pose_gradient = settings.pose_weight * pull + excess / LIMIT_SOFTNESS
-    pose_gradient = pose_gradient.at[entries].add(signs * bend)
-    hessian = hessian.at[_POSE, _POSE].add(
-        scale * (settings.pose_weight * precision + jnp.diag(diagonal))
-    )
-    gradient = gradient.at[_POSE].add(scale * pose_gradient)
-    hessian = hessian.at[_BETAS, _BETAS].add(scale * settings.betas_weight * jnp.eye(10))
-    gradient = gradient.at[_BETAS].add(scale * settings.betas_weight * state.betas)
+    stiff = jnp.where(excess != 0, 1 / LIMIT_SOFTNESS**2, 0.0).at[entries].add(bend)
+    force = (settings.pose_weight * pull + excess / LIMIT_SOFTNESS).at[entries].add(signs * bend)
     tilt = _upright(state)
-    tilt_jacobian = -skew(state.root[:, 1]) / 0.4
-    trust = scale * settings.upright_weight * _robust(jnp.sum(tilt**2), 3.0)[1]
-    hessian = hessian.at[_ROOT, _ROOT].add(trust * tilt_jacobian.T @ tilt_jacobian)
-    gradient = gradient.at[_ROOT].add(trust * tilt_jacobian.T @ tilt)
-    return hessian, gradient, _energy_at(prior, problem, settings, state, weights, points)
+    trust = settings.upright_weight * _robust(jnp.sum(tilt**2), _LIE)[1]
+    tilt_jacobian = -skew(state.root[:, 1]) / _UPRIGHT
+    own = block_diag(
+        trust * tilt_jacobian.T @ tilt_jacobian,
+        settings.pose_weight * precision + jnp.diag(stiff),
+        settings.betas_weight * jnp.eye(10),
+        jnp.zeros((3, 3)),
+    )
+    pulls = jnp.concatenate(
+        [
+            trust * tilt_jacobian.T @ tilt,
+            force,
+            settings.betas_weight * state.betas,
+            jnp.zeros(3),
+        ]
+    )
+    return hessian + weights.prior * own, gradient + weights.prior * pulls
 
 
 def _translation_directions(transl: Array) -> Array:
@@ -229,41 +221,19 @@ def _translation_directions(transl: Array) -> Array:
     depth = transl[2]
     zero = jnp.zeros_like(depth)
     return jnp.stack(
-        [jnp.stack([depth, zero, zero]), jnp.stack([zero, depth, zero]), transl], axis=1
+        [jnp.stack([depth, zero, zero]), jnp.stack([zero, depth, zero]), 0.5 * transl], axis=1
     )
 
 
-def _move(state: FitState, step: Array) -> FitState:
+def propose(state: FitState, hessian: Array, gradient: Array, damping: Array) -> FitState:
+    """The state after a damped step (Marquardt 1963: the diagonal scaled by 1 + damping)."""
+    system = hessian + jnp.diag(damping * jnp.diagonal(hessian) + 1e-3)
+    # No step turns a joint, or changes the distance, by more than makes sense at once.
+    step = jnp.clip(-cho_solve(cho_factor(system), gradient), -1.0, 1.0)
     transl = state.transl.at[:2].add(state.transl[2] * step[_TRANSL][:2])
     return FitState(
         root=axis_angle_to_matrix(step[_ROOT]) @ state.root,
         pose=state.pose + step[_POSE],
         betas=state.betas + step[_BETAS],
-        transl=transl * jnp.exp(jnp.clip(step[_TRANSL][2], -0.5, 0.5)),
+        transl=transl * jnp.exp(0.5 * step[_TRANSL][2]),
     )
-
-
-def damped_step(
-    model: Landmarks,
-    prior: PosePrior,
-    problem: Problem,
-    settings: FitSettings,
-    state: FitState,
-    damping: Array,
-    weights: Weights,
-) -> tuple[FitState, Array, Array]:
-    """One step of Levenberg-Marquardt.
-
-    Returns:
-        the better of the old and the new state, the next damping, the energy.
-    """
-    equations = _normal_equations(model, prior, problem, settings, state, weights)
-    hessian, gradient, before = equations
-    system = hessian + jnp.diag(damping * jnp.diagonal(hessian) + 1e-3)
-    step = -cho_solve(cho_factor(system), gradient)
-    moved = _move(state, jnp.clip(step, -1.0, 1.0))
-    after = fit_energy(model, prior, problem, settings, moved, weights)
-    better = after < before  # also false where the step is not finite
-    state = jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, state)
-    damping = jnp.clip(jnp.where(better, damping / 3, damping * 5), 1e-5, 1e4)
-    return state, damping, jnp.where(better, after, before)

@@ -10,11 +10,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from jaxrecon.bodies.joints import SMPL24
-from jaxrecon.geometry.rotations import axis_rotation, matrix_to_axis_angle, skew
-from jaxrecon.optimization.fit_energy import FitState, Problem, state_rotmats
-from jaxrecon.optimization.landmarks import Landmarks, pose_landmarks
+from jaxrecon.geometry.rotations import matrix_to_axis_angle, skew
+from jaxrecon.optimization.fit_energy import FitState, Problem
+from jaxrecon.optimization.landmarks import Landmarks, Posed
 from jaxrecon.optimization.priors import PosePrior
 from jaxrecon.typing import Array
 
@@ -28,123 +29,144 @@ _LIMBS = tuple(
         ("shoulder", "elbow", "wrist", (0.0, -sign, 0.0)),
     )
 )
-_FLIPS = tuple(
-    (limb, upper, lower)
-    for limb, (upper, lower) in itertools.product(
-        range(len(_LIMBS)), ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
-    )
-)
+# Which limb, and which of its two bones turn over.
+_FLIPS = tuple(itertools.product(range(len(_LIMBS)), ((1, 0), (0, 1), (1, 1))))
 N_VARIANTS = len(_FLIPS) + 2  # the state itself, every limb flip, the trunk tilted over
 
 
 def initial_states(
-    model: Landmarks, prior: PosePrior, problem: Problem, count: int, postures: int
+    model: Landmarks, prior: PosePrior, problems: Problem, count: int, postures: int
 ) -> FitState:
     """Bodies of the mean pose and of the prior's commonest postures, seen from all sides.
 
     Each is turned in the picture, sized and shifted on the keypoints by a 2D similarity
-    (orthographic Procrustes), so that a person who lies is met lying.
+    (orthographic Procrustes), so that a person who lies is met lying. NumPy: it costs
+    milliseconds and nothing is compiled.
 
     Returns:
-        states with a leading axis of `count`.
+        states with leading axes B x `count`.
     """
-    mean = jnp.mean(prior.means, axis=0)
-    common = jnp.argsort(prior.offsets)[:postures]
-    poses = jnp.concatenate([mean[None], prior.means[common]])
+    means = np.asarray(prior.means, np.float64)  # (parts, components, 69), zero outside the part
+    offsets = np.asarray(prior.offsets)
+    share = np.exp(-0.5 * offsets) / np.exp(-0.5 * offsets).sum(-1, keepdims=True)
+    mean = np.einsum("gk,gka->ga", share, means)
+    common = np.argsort(offsets[0], kind="stable")[:postures]
+    postured = [mean.sum(0) - mean[0] + means[0, k] for k in common]
+    poses = np.stack([mean.sum(0), *postured])
     kinds = len(poses)
     index = np.arange(count)
     yaws = 2 * np.pi * (index // kinds) / -(-count // kinds)
-    upright = jnp.diag(jnp.array([1.0, -1.0, -1.0]))
-    roots = upright @ axis_rotation("y", jnp.asarray(yaws, jnp.float32))
-    return jax.vmap(lambda root, pose: _place(model, problem, root, pose))(
-        roots, poses[index % kinds]
+    facing = np.diag([1.0, -1.0, -1.0])  # y up, seen from the front, in a y-down camera
+    roots = facing @ Rotation.from_euler("y", yaws[:, None]).as_matrix()
+    rest = np.stack([_pose_in_numpy(model, pose) for pose in poses])
+    points = rest[index % kinds] @ np.swapaxes(roots, -1, -2)  # (count, L, 3)
+
+    weights = np.asarray(problems.weights, np.float64)
+    share = (weights / weights.sum(-1, keepdims=True))[:, None]  # (B, 1, L)
+    keypoints = np.asarray(problems.keypoints, np.float64)[:, None]
+    focal = np.asarray(problems.focal, np.float64)[:, None]
+    side = np.asarray(problems.side, np.float64)[:, None]
+    target = np.einsum("bnl,bnlc->bnc", share, keypoints)
+    middle = np.einsum("bnl,klc->bkc", share, points)
+    # Least squares over similarity transforms of the plane, written with complex numbers.
+    plane = points[..., 0] + 1j * points[..., 1]
+    seen = keypoints[..., 0] + 1j * keypoints[..., 1]
+    plane = plane - (middle[..., 0] + 1j * middle[..., 1])[..., None]
+    seen = seen - (target[..., 0] + 1j * target[..., 1])[..., None]
+    match = (share * np.conj(plane) * seen).sum(-1)
+    roll = np.angle(match)
+    # Crossed limbs may shrink the match; a person is between 0.5 and 3 m of the box.
+    scale = np.abs(match) / ((share * np.abs(plane) ** 2).sum(-1) + 1e-6)
+    scale = np.clip(scale, side / 3.0, side / 0.5)
+    depth = focal / scale
+    turn = Rotation.from_euler("z", roll.reshape(-1, 1)).as_matrix().reshape(*roll.shape, 3, 3)
+    ray = (target - np.asarray(problems.center)[:, None]) / focal[..., None]
+    where = np.concatenate([ray * depth[..., None], depth[..., None]], axis=-1)
+    transl = where - np.einsum("bkac,bkc->bka", turn, middle)
+    batch = roll.shape
+    return FitState(
+        root=jnp.asarray(turn @ roots, jnp.float32),
+        pose=jnp.asarray(np.broadcast_to(poses[index % kinds], (*batch, 69)), jnp.float32),
+        betas=jnp.asarray(np.zeros((*batch, 10)), jnp.float32),
+        transl=jnp.asarray(transl, jnp.float32),
     )
 
 
-def _place(model: Landmarks, problem: Problem, root: Array, pose: Array) -> FitState:
-    state = FitState(root, pose, jnp.zeros(10), jnp.zeros(3))
-    points = pose_landmarks(model, state.betas, state_rotmats(state)).points
-    share = problem.weights / jnp.sum(problem.weights)
-    middle, target = share @ points, share @ problem.keypoints
-    a = points[:, :2] - middle[:2]
-    b = problem.keypoints - target
-    # Least squares over similarity transforms of the plane, written with complex numbers.
-    real = jnp.sum(share * jnp.sum(a * b, axis=-1))
-    imaginary = jnp.sum(share * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]))
-    spread = jnp.sum(share * jnp.sum(a * a, axis=-1)) + 1e-6
-    roll = jnp.arctan2(imaginary, real + 1e-9)
-    # A side view of crossed limbs may shrink the fit; a person is between 0.5 and 3 m of box.
-    scale = jnp.sqrt(real**2 + imaginary**2) / spread
-    scale = jnp.clip(scale, problem.side / 3.0, problem.side / 0.5)
-    turn = axis_rotation("z", roll)
-    depth = problem.focal / scale
-    ray = (target - problem.center) / problem.focal
-    where = jnp.append(ray, 1.0) * depth
-    return state.replace(root=turn @ root, transl=where - turn @ middle)  # type: ignore[attr-defined]
+def _pose_in_numpy(model: Landmarks, pose: np.ndarray) -> np.ndarray:
+    """Landmarks (L, 3) of the mean shape in a body pose (69,), upright, without pose blends."""
+    local = Rotation.from_rotvec(pose.reshape(23, 3)).as_matrix()
+    rest = np.asarray(model.joints)
+    turn, place = [np.eye(3)], [rest[0]]
+    for joint, parent in enumerate(model.parents[1:], start=1):
+        place.append(place[parent] + turn[parent] @ (rest[joint] - rest[parent]))
+        turn.append(turn[parent] @ local[joint - 1])
+    weights = np.asarray(model.weights)[..., None]
+    arms = np.asarray(model.points) - weights * rest
+    return np.einsum("jab,ljb->la", turn, arms) + np.sum(weights * np.stack(place), axis=1)
 
 
-def depth_variants(model: Landmarks, state: FitState) -> FitState:
+def depth_variants(model: Landmarks, state: FitState, posed: Posed) -> FitState:
     """A state and its flips in depth, with a leading axis of `N_VARIANTS`."""
     rest = model.joints + model.joints_shape @ state.betas
-    posed = pose_landmarks(model, state.betas, state_rotmats(state))
     joints = posed.joints + state.transl
     world = posed.rotations
 
-    def flip_limb(chain: Array, axis: Array, upper: Array, lower: Array) -> FitState:
-        k, c, e = chain
-        bones = jnp.stack([joints[c] - joints[k], joints[e] - joints[c]])
-        flipped = jnp.stack([_over(bones[0], joints[k]), _over(bones[1], joints[k])])
-        bones = jnp.where(jnp.stack([upper, lower])[:, None] > 0, flipped, bones)
-        bones = bones / jnp.linalg.norm(bones, axis=-1, keepdims=True)
+    def flip_limb(chain: Array, axis: Array, over: Array) -> Array:
+        """World rotations of the two upper joints of a limb (2, 3, 3)."""
+        at, ends = joints[chain], rest[chain]
+        bones = at[1:] - at[:-1]
+        flipped = bones - 2 * (bones @ _ray(at[0]))[:, None] * _ray(at[0])
+        bones = jnp.where(over[:, None] > 0, flipped, bones)
         # A hinge turns about the normal of its two bones; a straight limb keeps its old one.
-        normal = jnp.cross(bones[0], bones[1]) + 0.1 * world[k] @ axis
-        first = _frame(bones[0], normal) @ _frame(rest[c] - rest[k], axis).T
-        second = _frame(bones[1], normal) @ _frame(rest[e] - rest[c], axis).T
-        above = world[jnp.asarray(model.parents)[k]]
-        local = matrix_to_axis_angle(jnp.stack([above.T @ first, first.T @ second]))
-        pose = state.pose.reshape(23, 3).at[jnp.stack([k, c]) - 1].set(local)
-        return state.replace(pose=pose.reshape(69))  # type: ignore[attr-defined]
+        normal = jnp.cross(_unit(bones[0]), _unit(bones[1])) + 0.1 * world[chain[0]] @ axis
+        new = jax.vmap(_frame, in_axes=(0, None))(bones, normal)
+        old = jax.vmap(_frame, in_axes=(0, None))(ends[1:] - ends[:-1], axis)
+        return new @ jnp.swapaxes(old, -1, -2)
 
-    chains = jnp.asarray([_LIMBS[limb][0] for limb, _, _ in _FLIPS])
-    axes = jnp.asarray([_LIMBS[limb][1] for limb, _, _ in _FLIPS])
-    uppers = jnp.asarray([upper for _, upper, _ in _FLIPS])
-    lowers = jnp.asarray([lower for _, _, lower in _FLIPS])
-    limbs = jax.vmap(flip_limb)(chains, axes, uppers, lowers)
-    trunk = _tilt_trunk(state, joints, world)
-    return jax.tree.map(
-        lambda own, other, many: jnp.concatenate([own[None], other[None], many]),
-        state,
-        trunk,
-        limbs,
+    chains = np.array([_LIMBS[limb][0] for limb, _ in _FLIPS])
+    axes = np.array([_LIMBS[limb][1] for limb, _ in _FLIPS], np.float32)
+    overs = np.array([over for _, over in _FLIPS], np.float32)
+    flips = jax.vmap(flip_limb)(jnp.asarray(chains), jnp.asarray(axes), jnp.asarray(overs))
+    above = world[np.asarray(model.parents)[chains[:, 0]]]
+    upper = jnp.swapaxes(above, -1, -2) @ flips[:, 0]
+    lower = jnp.swapaxes(flips[:, 0], -1, -2) @ flips[:, 1]
+    # The trunk leans the other way in depth, while the limbs keep their directions.
+    trunk = joints[_AT["neck"]] - joints[0]
+    turn = _between(trunk, trunk - 2 * jnp.dot(trunk, _ray(joints[0])) * _ray(joints[0]))
+    ends = np.array([limb[0][0] for limb in _LIMBS])
+    kept = jnp.swapaxes(turn @ world[np.asarray(model.parents)[ends]], -1, -2) @ world[ends]
+
+    turned = matrix_to_axis_angle(jnp.concatenate([upper, lower, kept]))
+    count = len(_FLIPS)
+    row = np.arange(count)
+    pose = state.pose.reshape(23, 3)
+    limbs = jnp.tile(pose, (count, 1, 1))
+    limbs = limbs.at[row, chains[:, 0] - 1].set(turned[:count])
+    limbs = limbs.at[row, chains[:, 1] - 1].set(turned[count : 2 * count])
+    leaning = pose.at[ends - 1].set(turned[2 * count :])
+    poses = jnp.concatenate([pose[None], leaning[None], limbs]).reshape(N_VARIANTS, 69)
+    roots = jnp.tile(state.root, (N_VARIANTS, 1, 1)).at[1].set(turn @ state.root)
+    return FitState(
+        root=roots,
+        pose=poses,
+        betas=jnp.tile(state.betas, (N_VARIANTS, 1)),
+        transl=jnp.tile(state.transl, (N_VARIANTS, 1)),
     )
 
 
-def _tilt_trunk(state: FitState, joints: Array, world: Array) -> FitState:
-    """The trunk leaning the other way in depth, while the limbs keep their directions."""
-    trunk = joints[_AT["neck"]] - joints[0]
-    turn = _between(trunk, _over(trunk, joints[0]))
-    root = turn @ state.root
-    pose = state.pose.reshape(23, 3)
-    for limb, above in (("hip", "pelvis"), ("shoulder", "collar")):
-        for side in "lr":
-            joint = _AT[f"{side}_{limb}"]
-            parent = _AT[above] if above == "pelvis" else _AT[f"{side}_{above}"]
-            local = (turn @ world[parent]).T @ world[joint]
-            pose = pose.at[joint - 1].set(matrix_to_axis_angle(local))
-    return state.replace(root=root, pose=pose.reshape(69))  # type: ignore[attr-defined]
+def _unit(v: Array) -> Array:
+    return v / jnp.linalg.norm(v)
 
 
-def _over(bone: Array, start: Array) -> Array:
-    """A bone mirrored in the plane across the ray through its start."""
-    ray = start / jnp.linalg.norm(start)
-    return bone - 2 * jnp.dot(bone, ray) * ray
+def _ray(point: Array) -> Array:
+    """Direction from the camera to a point."""
+    return _unit(point)
 
 
 def _frame(direction: Array, normal: Array) -> Array:
     """Orthonormal columns: direction, normal made square to it, and their product."""
-    x = direction / jnp.linalg.norm(direction)
-    y = normal - jnp.dot(normal, x) * x
-    y = y / jnp.linalg.norm(y)
+    x = _unit(direction)
+    y = _unit(normal - jnp.dot(normal, x) * x)
     return jnp.stack([x, y, jnp.cross(x, y)], axis=1)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from jaxrecon.bodies.joints import SPIN49_FROM_54, index_map, joint_names
-from jaxrecon.bodies.model import BodyModel, forward_kinematics
+from jaxrecon.bodies.model import BodyModel
 from jaxrecon.errors import UserError
 from jaxrecon.geometry.rotations import skew
 from jaxrecon.typing import AnyArray, Array, Float
@@ -135,13 +135,32 @@ def _ancestors(parents: tuple[int, ...]) -> np.ndarray:
     return table
 
 
+def world_rotations(
+    rotmats: Float[AnyArray, "24 3 3"], parents: tuple[int, ...]
+) -> Float[Array, "24 3 3"]:
+    """Rotations of the bones in the camera frame from those relative to the parents.
+
+    By doubling: after round r a bone holds the product over its 2^r nearest ancestors, so four
+    rounds serve SMPL's nine levels (and compile in half the time of a walk by levels).
+    """
+    # Index 24 is a bone above the root that never turns.
+    table = jnp.concatenate([jnp.asarray(rotmats), jnp.eye(3)[None]])
+    count = len(parents)
+    above = np.array([p if p >= 0 else count for p in parents] + [count])
+    while np.any(above != count):
+        table = jnp.sum(table[above][..., None] * table[..., None, :, :], axis=-2)
+        above = above[above]
+    return table[:count]
+
+
 def pose_landmarks(
     model: Landmarks, betas: Float[AnyArray, "10"], rotmats: Float[AnyArray, "24 3 3"]
 ) -> Posed:
     """Landmarks of a posed body, no translation, metres (batch it with `vmap`)."""
     rotmats = jnp.asarray(rotmats)
     rest = model.joints + model.joints_shape @ betas
-    rotations, joints = forward_kinematics(rotmats, rest, model.parents)
+    rotations = world_rotations(rotmats, model.parents)
+    joints = _chain(model, rest[..., None], rotations)[..., 0]
     local = model.points + model.points_shape @ betas - model.weights[..., None] * rest
     parts = jnp.einsum("jab,ljb->lja", rotations, local) + model.weights[..., None] * joints
     feature = jnp.reshape(rotmats[1:] - jnp.eye(3), -1)

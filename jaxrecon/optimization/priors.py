@@ -8,17 +8,25 @@ axis-angle vectors of the 23 joints, fitted here to the project's own anatomical
 
 from functools import lru_cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxrecon.bodies.joints import SMPL24
+from jaxrecon.bodies.joints import SMPL24, mirror_permutation
 from jaxrecon.bodies.poses import pose_limits, sample_poses
 from jaxrecon.typing import AnyArray, Array, Float
 
 POSE_SIZE = 69
 # Real people differ from the sampler: every angle may stray by this much on its own (radians).
-STRAY = 0.12
+STRAY = 0.15
+# Share of its log-density that a component's offset counts. With 1 a maximum of the posterior
+# flees from wide components into narrow ones, however few poses these hold.
+DENSITY = 0.5
+_ARM = ("collar", "shoulder", "elbow", "wrist", "hand")
+_LEFT_ARM = np.array([SMPL24.index(f"l_{joint}") for joint in _ARM])
+_RIGHT_ARM = np.array([SMPL24.index(f"r_{joint}") for joint in _ARM])
+_TRUNK = np.setdiff1d(np.arange(1, 24), np.concatenate([_LEFT_ARM, _RIGHT_ARM]))
 # Softness of a joint limit, radians: one unit of energy for this much beyond it.
 LIMIT_SOFTNESS = 0.06
 # Entries of the body pose, which way they must not bend (SMPLify, Bogo et al. 2016, eq. 4;
@@ -36,10 +44,12 @@ BENDING = tuple(
 
 @struct.dataclass
 class PosePrior:
-    """K Gaussians over 69 axis-angle entries, and the box of anatomical limits.
+    """Mixtures of Gaussians over parts of the body pose, and the box of anatomical limits.
 
-    means (K, 69), precisions (K, 69, 69), offsets (K,): -2 log weight + log det covariance, the
-    smallest one 0; lower, upper (69,) radians.
+    G parts (trunk with legs and head, left arm, right arm) are independent, each a mixture of K
+    Gaussians: what the arms do says little about the legs, and K^G combinations are covered.
+    means (G, K, 69), precisions (G, K, 69, 69): zero outside a part; offsets (G, K): the cost of
+    choosing a component, the smallest one of a part is 0; lower, upper (69,) radians.
     """
 
     means: Array
@@ -48,24 +58,24 @@ class PosePrior:
     lower: Array
     upper: Array
 
-    @property
-    def count(self) -> int:
-        return self.means.shape[0]
-
 
 def mixture_energy(
     prior: PosePrior, pose: Float[AnyArray, "69"]
 ) -> tuple[Float[Array, ""], Float[Array, "69"], Float[Array, "69 69"]]:
-    """The nearest component's energy, half its gradient, and its precision (half the Hessian).
+    """The nearest components' energy, half its gradient, and their precision (half the Hessian).
 
-    Max-mixture as in SMPLify (Olson and Agarwal 2013): min over k of the squared Mahalanobis
-    distance plus the component's offset.
+    Max-mixture as in SMPLify (Olson and Agarwal 2013): for each part the min over components of
+    the squared Mahalanobis distance plus the component's offset.
     """
     difference = pose - prior.means
-    pulls = jnp.einsum("kab,kb->ka", prior.precisions, difference)
+    pulls = jnp.einsum("gkab,gkb->gka", prior.precisions, difference)
     energies = jnp.sum(pulls * difference, axis=-1) + prior.offsets
-    best = jnp.argmin(energies)
-    return energies[best], pulls[best], prior.precisions[best]
+    chosen = jax.nn.one_hot(jnp.argmin(energies, axis=-1), energies.shape[-1])
+    return (
+        jnp.sum(jnp.min(energies, axis=-1)),
+        jnp.einsum("gk,gka->a", chosen, pulls),
+        jnp.einsum("gk,gkab->ab", chosen, prior.precisions),
+    )
 
 
 def limit_excess(prior: PosePrior, pose: Float[AnyArray, "69"]) -> Float[Array, "69"]:
@@ -83,7 +93,7 @@ def bending_energy(pose: Float[AnyArray, "*b 69"]) -> Float[Array, "*b"]:
 
 
 def fit_mixture(
-    samples: Float[np.ndarray, "n 69"], components: int, stray: float = STRAY, rounds: int = 20
+    samples: Float[np.ndarray, "n 69"], components: int, stray: float = STRAY, rounds: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Expectation maximisation; each covariance has `stray` squared added on its diagonal.
 
@@ -92,34 +102,31 @@ def fit_mixture(
     """
     rng = np.random.default_rng(0)
     count, size = samples.shape
+    floor = stray**2 * np.eye(size)
     means = _spread_seeds(samples, components, rng)
-    covariances = np.tile(np.cov(samples.T) + stray**2 * np.eye(size), (components, 1, 1))
+    covariances = np.tile(np.cov(samples.T) + floor, (components, 1, 1))
     weights = np.full(components, 1.0 / components)
+    # 1, x and x x^T of every sample: both halves of a round are then single matrix products.
+    outer = (samples[:, :, None] * samples[:, None, :]).reshape(count, -1)
+    moments = np.concatenate([np.ones((count, 1)), samples, outer], axis=1)
     for _ in range(rounds):
-        scores = np.stack(
-            [
-                np.log(w) - 0.5 * _log_likelihood(samples - m, c)
-                for w, m, c in zip(weights, means, covariances, strict=True)
-            ],
-            axis=1,
+        precisions = np.linalg.inv(covariances)
+        pulls = np.einsum("kab,kb->ka", precisions, means)
+        constant = np.einsum("ka,ka->k", pulls, means) + np.linalg.slogdet(covariances)[1]
+        constant = constant - 2 * np.log(weights)
+        terms = np.concatenate(
+            [constant[:, None], -2 * pulls, precisions.reshape(components, -1)], axis=1
         )
+        scores = -0.5 * moments @ terms.T
         shares = np.exp(scores - scores.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
-        total = shares.sum(0) + 1e-9
+        sums = shares.T @ moments
+        total = sums[:, 0] + 1e-9
         weights = total / count
-        means = (shares.T @ samples) / total[:, None]
-        for k in range(components):
-            centred = samples - means[k]
-            scatter = (centred * shares[:, k, None]).T @ centred / total[k]
-            covariances[k] = scatter + stray**2 * np.eye(size)
+        means = sums[:, 1 : size + 1] / total[:, None]
+        second = (sums[:, size + 1 :] / total[:, None]).reshape(components, size, size)
+        covariances = second - means[:, :, None] * means[:, None, :] + floor
     return weights, means, covariances
-
-
-def _log_likelihood(centred: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Mahalanobis distance squared plus log determinant, (n,)."""
-    factor = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(factor, centred.T)
-    return (white**2).sum(0) + 2 * np.log(np.diag(factor)).sum()
 
 
 def _spread_seeds(samples: np.ndarray, components: int, rng: np.random.Generator) -> np.ndarray:
@@ -135,35 +142,49 @@ def _spread_seeds(samples: np.ndarray, components: int, rng: np.random.Generator
 
 def mirror_pose(pose: np.ndarray) -> np.ndarray:
     """Body poses (n, 69) of the people in a mirror: sides swapped, y and z components negated."""
-    from jaxrecon.bodies.joints import mirror_permutation
-
     swap = mirror_permutation("smpl24")[1:] - 1
     return (pose.reshape(-1, 23, 3)[:, swap] * np.array([1.0, -1.0, -1.0])).reshape(-1, POSE_SIZE)
 
 
 @lru_cache(maxsize=4)
-def default_pose_prior(components: int = 8, samples: int = 4096) -> PosePrior:
+def default_pose_prior(components: int = 8, samples: int = 3000) -> PosePrior:
     """The pose prior of the project's own anatomical sampler, symmetric in left and right.
 
     Made in about a second at first use and kept.
     """
     poses = sample_poses(np.random.default_rng(0), samples)[:, 1:].reshape(samples, POSE_SIZE)
-    weights, means, covariances = fit_mixture(poses, components)
-    # Every component with its mirror image: the prior knows no left- or right-handed world.
-    swap = mirror_pose(np.eye(POSE_SIZE))
-    if components > 1:
-        means = np.concatenate([means, mirror_pose(means)])
-        covariances = np.concatenate([covariances, swap.T @ covariances @ swap])
-        weights = np.concatenate([weights, weights]) / 2
-    else:
-        means = (means + mirror_pose(means)) / 2
-        covariances = (covariances + swap.T @ covariances @ swap) / 2
-    offsets = -2 * np.log(weights) + np.linalg.slogdet(covariances)[1]
     lower, upper = (limit.reshape(POSE_SIZE) for limit in pose_limits())
+    return pose_prior(poses, lower, upper, components)
+
+
+def pose_prior(
+    poses: Float[np.ndarray, "n 69"],
+    lower: Float[np.ndarray, "69"],
+    upper: Float[np.ndarray, "69"],
+    components: int = 8,
+    stray: float = STRAY,
+    density: float = DENSITY,
+) -> PosePrior:
+    """A pose prior fitted to body poses (axis-angle, joints 1..23) and their mirror images.
+
+    Args:
+        stray: see `STRAY`. density: how much a component's height counts, see `DENSITY`.
+    """
+    poses = np.concatenate([poses, mirror_pose(poses)])
+    mirror = mirror_pose(np.eye(POSE_SIZE))
+    parts = []
+    for joints in (_TRUNK, _LEFT_ARM):
+        entries = (3 * (joints[:, None] - 1) + np.arange(3)).reshape(-1)
+        weights, means, covariances = fit_mixture(poses[:, entries], components, stray)
+        offsets = density * (np.linalg.slogdet(covariances)[1] - 2 * np.log(weights))
+        wide_means = np.zeros((components, POSE_SIZE))
+        wide_means[:, entries] = means
+        wide = np.zeros((components, POSE_SIZE, POSE_SIZE))
+        wide[:, entries[:, None], entries] = np.linalg.inv(covariances)
+        parts.append((wide_means, wide, offsets - offsets.min()))
+    means, precisions, offsets = parts[1]
+    parts.append((means @ mirror, mirror.T @ precisions @ mirror, offsets))
+    means, precisions, offsets = (np.stack(x) for x in zip(*parts, strict=True))
     return PosePrior(
-        means=jnp.asarray(means, jnp.float32),
-        precisions=jnp.asarray(np.linalg.inv(covariances), jnp.float32),
-        offsets=jnp.asarray(offsets - offsets.min(), jnp.float32),
-        lower=jnp.asarray(lower, jnp.float32),
-        upper=jnp.asarray(upper, jnp.float32),
+        *(jnp.asarray(x, jnp.float32) for x in (means, precisions, offsets, lower, upper))
     )
