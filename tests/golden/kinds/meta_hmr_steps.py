@@ -15,7 +15,7 @@ from jaxrecon.geometry.rotations import axis_angle_to_quaternion, quaternion_to_
 from jaxrecon.systems.meta_hmr import losses
 from jaxrecon.systems.meta_hmr.adaptation import test_time_optimise
 from jaxrecon.systems.meta_hmr.losses import LossWeights
-from jaxrecon.systems.meta_hmr.system import MetaHMR, AdaptSettings
+from jaxrecon.systems.meta_hmr.system import AdaptSettings, MetaHMR
 from tests.golden.kinds.meta_hmr_geometry import VARIANTS, import_file, synthetic_body
 from tests.golden.kinds.meta_hmr_networks import (
     check_sum,
