@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,9 +22,12 @@ from tests.training.toy import ToyBatches, ToySystem, toy_config, toy_evaluate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(workdir: Path, *options: str, devices: int = 1) -> subprocess.Popen:
+def start(
+    workdir: Path, *options: str, devices: int = 1, extra: dict[str, str] | None = None
+) -> subprocess.Popen:
     environment = {
         **os.environ,
+        **(extra or {}),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
@@ -137,6 +141,36 @@ def test_four_devices_give_the_loss_of_one(tmp_path: Path) -> None:
         )
     # What one kind of machine saved, the other continues.
     _, text = run(tmp_path / "4", ToySystem(), steps=14)
+    assert "continuing at step 12" in text
+
+
+@pytest.mark.slow
+def test_two_hosts_give_the_loss_of_one(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    hosts = [
+        start(
+            tmp_path / "2",
+            *("--steps=12", "--log_every=1", "--eval_every=6"),
+            devices=2,
+            extra={
+                "JAXRECON_DISTRIBUTED": "1",
+                "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+                "JAXRECON_PROCESS_COUNT": "2",
+                "JAXRECON_PROCESS_INDEX": str(index),
+            },
+        )
+        for index in range(2)
+    ]
+    run(tmp_path / "1", ToySystem(), steps=12, log_every=1, eval_every=6)
+    for host in hosts:
+        finish(host)
+    rows = [read_metrics(tmp_path / n) for n in ("1", "2")]
+    assert len(rows[0]) == len(rows[1]) == 14
+    for a, b in zip(*rows):
+        np.testing.assert_allclose(a.get("loss", 0), b.get("loss", 0), rtol=2e-5)
+    _, text = run(tmp_path / "2", ToySystem(), steps=14)
     assert "continuing at step 12" in text
 
 

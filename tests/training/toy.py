@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxrecon.systems.base import Aux, Batch, System, Variables
 from jaxrecon.training.loop import train
+from jaxrecon.training.parallel import host_count, host_index, initialize_hosts
 from jaxrecon.typing import Array
 
 
@@ -87,7 +88,9 @@ class ToyBatches:
     def __next__(self) -> dict[str, np.ndarray]:
         time.sleep(self._delay)
         self._index += 1
-        return toy_batch(self._index, self._size, self._index == self._poison)
+        batch = toy_batch(self._index, self._size, self._index == self._poison)
+        share = self._size // host_count()  # this host's part of the global batch
+        return {k: v[host_index() * share :][:share] for k, v in batch.items()}
 
     def get_state(self) -> dict[str, int]:
         return {"index": self._index}
@@ -128,6 +131,7 @@ def toy_config(**training: Any) -> ConfigDict:
 
 
 if __name__ == "__main__":
+    initialize_hosts()
     workdir, *options = sys.argv[1:]
     fields = dict(option.removeprefix("--").split("=") for option in options)
     delay, noise = float(fields.pop("delay", 0)), float(fields.pop("noise", 0))
