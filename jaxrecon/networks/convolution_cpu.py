@@ -54,10 +54,9 @@ def matmul_input_gradient(
 def weight_gradient(x: Array, g: Array, stride: int, padding: int, size: tuple[int, int]) -> Array:
     """The gradient of a convolution in its kernel of the given (kh, kw), as matrix products."""
     if size == (1, 1):
-        shape = (1, 1, x.shape[-1], g.shape[-1])
-        return _contract_rows(_rows(_windows(_pad(x, padding), 1, 1, stride)[0]), _rows(g)).reshape(
-            shape
-        )
+        seen = _windows(_pad(x, padding), 1, 1, stride)[0]
+        product = _contract_rows(_rows(seen), _rows(g), transpose=stride == 1)
+        return product.reshape(1, 1, x.shape[-1], g.shape[-1])
     if x.shape[-1] < _FEW_CHANNELS:
         return _weight_gradient_of_few_channels(x, g, stride, padding, size)
     return _weight_gradient_by_rows(x, g, stride, padding, size)
@@ -111,13 +110,17 @@ def _weight_gradient_by_rows(
     return jnp.stack([taps[i] for i in range(kh)])
 
 
-def _contract_rows(a: Array, b: Array) -> Array:
-    """a^T b for tall matrices: (n, k), (n, m) -> (k, m), the smaller one on the left."""
+def _contract_rows(a: Array, b: Array, transpose: bool = True) -> Array:
+    """a^T b for tall matrices: (n, k), (n, m) -> (k, m), the smaller one on the left.
+
+    With `transpose` a transposed copy of it may be made. Not worth it for a strided view: XLA
+    would fuse what makes the image with the copy and compute it column by column.
+    """
     rows, (k, m) = a.shape[0], (a.shape[1], b.shape[1])
     if k > m:
         # The barrier keeps XLA from turning the product around again.
-        return lax.optimization_barrier(_contract_rows(b, a)).T
-    if rows >= _MANY_ROWS:
+        return lax.optimization_barrier(_contract_rows(b, a, transpose)).T
+    if rows >= _MANY_ROWS or not transpose:
         return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
     return _product(lax.optimization_barrier(a.T), b)
 

@@ -10,15 +10,15 @@ import pytest
 from jaxrecon.networks import layers
 from jaxrecon.networks.convolution import conv2d
 
-# (height, width, in, out, kernel side, stride, padding): each kind that ResNet and HRNet have.
+# (height, width, in, out, kernel side, stride, padding): each kind that ResNet and HRNet have;
+# with 16 channels and more the weight gradient unfolds rows instead of whole windows.
 CONVOLUTIONS = [
-    (9, 7, 3, 8, 7, 2, 3),
-    (12, 10, 3, 5, 7, 2, 3),
+    (9, 7, 3, 4, 7, 2, 3),
     (8, 6, 4, 5, 1, 1, 0),
     (8, 7, 4, 5, 1, 2, 0),
-    (8, 6, 4, 5, 3, 1, 1),
-    (8, 7, 4, 5, 3, 2, 1),
-    (9, 6, 4, 5, 3, 2, 1),
+    (8, 6, 16, 5, 3, 1, 1),
+    (8, 7, 16, 5, 3, 2, 1),
+    (9, 6, 16, 5, 3, 2, 1),
     (6, 6, 2, 3, 2, 1, 0),
 ]
 
@@ -41,22 +41,28 @@ def _close(got, want, tolerance=2e-5):
 def test_convolution_and_both_gradients_agree_with_lax(case):
     x, kernel, cotangent, stride, padding = operands(case)
 
-    def run(implementation):
-        def value(x, kernel):
-            return conv2d(x, kernel, stride, padding, implementation)
+    @jax.jit
+    def run(x, kernel):
+        outcomes = []
+        for implementation in ("lax", "auto", "matmul"):
 
-        y, back = jax.vjp(value, x, kernel)
-        return y, *back(cotangent)
+            def value(x, kernel, implementation=implementation):
+                return conv2d(x, kernel, stride, padding, implementation)
 
-    for got, want in zip(jax.jit(run, static_argnums=0)("auto"), run("lax")):
-        _close(got, want)
+            y, back = jax.vjp(value, x, kernel)
+            outcomes.append((y, *back(cotangent)))
+        return outcomes
+
+    wanted, *others = run(x, kernel)
+    for other in others:
+        for got, want in zip(other, wanted):
+            _close(got, want)
 
 
-@pytest.mark.parametrize("case", CONVOLUTIONS[:6], ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS[1:5], ids=str)
 def test_second_derivatives_agree_with_lax(case):
     x, kernel, cotangent, stride, padding = operands(case)
 
-    @functools.partial(jax.jit, static_argnums=2)
     def outer(x, kernel, implementation):
         def inner(x, kernel):
             y = conv2d(x, kernel, stride, padding, implementation)
@@ -65,15 +71,19 @@ def test_second_derivatives_agree_with_lax(case):
         gx, gk = jax.grad(inner, argnums=(0, 1))(x, kernel)
         return jnp.sum(jnp.cos(gx)) + jnp.sum(gk * jnp.sin(gk))
 
-    grad = jax.grad(outer, argnums=(0, 1))
-    for got, want in zip(grad(x, kernel, "auto"), grad(x, kernel, "lax")):
+    @jax.jit
+    def gradients(x, kernel):
+        return [jax.grad(outer, argnums=(0, 1))(x, kernel, name) for name in ("auto", "lax")]
+
+    for got, want in zip(*gradients(x, kernel)):
         _close(got, want, 1e-4)
 
 
 def test_forward_mode_agrees_with_lax():
-    x, kernel, _, stride, padding = operands(CONVOLUTIONS[5])
-    dx, dk, *_ = operands(CONVOLUTIONS[5], seed=1)
+    x, kernel, _, stride, padding = operands(CONVOLUTIONS[4])
+    dx, dk, *_ = operands(CONVOLUTIONS[4], seed=1)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def tangent(implementation):
         def value(a, k):
             return conv2d(a, k, stride, padding, implementation)
@@ -83,7 +93,80 @@ def test_forward_mode_agrees_with_lax():
     _close(tangent("auto"), tangent("lax"))
 
 
-@pytest.mark.parametrize("case", [CONVOLUTIONS[0], CONVOLUTIONS[3], CONVOLUTIONS[4]], ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS[2:5], ids=str)
+def test_every_operator_has_a_batched_and_an_unbatched_form(case):
+    """`vmap` over images, over kernels and over both, of all three operators."""
+    x, kernel, cotangent, stride, padding = operands(case)
+    xs, kernels, cotangents = (jnp.stack([a, 2 - a]) for a in (x, kernel, cotangent))
+
+    def all_three(x, kernel, cotangent):
+        y, back = jax.vjp(lambda a, k: conv2d(a, k, stride, padding), x, kernel)
+        return y, *back(cotangent)
+
+    @jax.jit
+    def both_ways():
+        outcomes = []
+        for axes in ((0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)):
+            batched = jax.vmap(all_three, axes)
+            chosen = [
+                many if axis == 0 else many[0]
+                for many, axis in zip((xs, kernels, cotangents), axes)
+            ]
+            single = [
+                all_three(*(a[i] if axis == 0 else a for a, axis in zip(chosen, axes)))
+                for i in range(2)
+            ]
+            outcomes.append((batched(*chosen), jax.tree.map(lambda *a: jnp.stack(a), *single)))
+        return outcomes
+
+    for got, want in both_ways():
+        jax.tree.map(_close, got, want)
+
+
+def test_accelerators_get_plain_convolutions_and_cpus_the_quick_products():
+    x, kernel, cotangent, stride, padding = operands(CONVOLUTIONS[3])
+
+    def gradients(x, kernel):
+        return jax.vjp(lambda a, k: conv2d(a, k, stride, padding), x, kernel)[1](cotangent)
+
+    traced = jax.jit(gradients).trace(x, kernel)
+    programs = {
+        name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu")
+    }
+    assert programs["cuda"].count("stablehlo.convolution") == 2
+    assert "stablehlo.dot_general" not in programs["cuda"]
+    assert programs["cpu"].count("stablehlo.convolution") == 1
+    assert programs["cpu"].count("stablehlo.dot_general") == 1
+
+
+def test_convolution_inside_pmap_and_shard_map():
+    x, kernel, cotangent, stride, padding = operands(CONVOLUTIONS[4])
+
+    def gradients(x, kernel):
+        def loss(x, kernel):
+            return jnp.sum(conv2d(x, kernel, stride, padding) * cotangent)
+
+        return jax.grad(loss, argnums=(0, 1))(x, kernel)
+
+    want = gradients(x, kernel)
+    got = jax.pmap(gradients, axis_name="devices", in_axes=(0, None))(x[None], kernel)
+    jax.tree.map(lambda a, b: _close(a[0], b), got, want)
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("devices")
+    mapped = jax.shard_map(gradients, mesh=mesh, in_specs=(spec, spec), out_specs=(spec, spec))
+    jax.tree.map(_close, jax.jit(mapped)(x, kernel), want)
+
+
+def test_half_precision_meets_single_precision():
+    x, kernel, _, stride, padding = operands(CONVOLUTIONS[3])
+    mixed = conv2d(x.astype(jnp.bfloat16), kernel, stride, padding)
+    assert mixed.dtype == jnp.float32
+    half = conv2d(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), stride, padding)
+    assert half.dtype == jnp.bfloat16
+    _close(half.astype(jnp.float32), conv2d(x, kernel, stride, padding), 0.03)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS[2:4], ids=str)
 def test_a_kernel_for_each_sample(case):
     x, _, _, stride, padding = operands(case, batch=3)
     kernels = jnp.stack([operands(case, seed=s)[1] for s in range(3)])
@@ -97,7 +180,7 @@ def test_a_kernel_for_each_sample(case):
     def loop(kernels):
         return sum(jnp.sum(jnp.sin(one(a, k))) for a, k in zip(x, kernels))
 
-    _close(jax.grad(loss)(kernels), jax.grad(loop)(kernels))
+    _close(jax.jit(jax.grad(loss))(kernels), jax.jit(jax.grad(loop))(kernels))
     assert "feature_group_count=3" not in str(jax.make_jaxpr(jax.grad(loss))(kernels))
 
 
@@ -126,6 +209,7 @@ def normalised(x, updates=1, steps=1, axis_name=None):
     params = {"scale": jnp.linspace(0.5, 2.0, x.shape[-1]), "bias": jnp.arange(x.shape[-1]) * 0.1}
     stats = {"mean": jnp.full(x.shape[-1], 0.3), "var": jnp.full(x.shape[-1], 1.7)}
 
+    @jax.jit
     def run(x, params, stats):
         y, new = module.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
         return y, new["batch_stats"]
@@ -133,7 +217,7 @@ def normalised(x, updates=1, steps=1, axis_name=None):
     for _ in range(steps):
         y, stats = run(x, params, stats)
     grads = jax.grad(lambda x, p: jnp.sum(jnp.sin(run(x, p, stats)[0])), argnums=(0, 1))
-    return y, grads(x, params), stats
+    return y, jax.jit(grads)(x, params), stats
 
 
 def test_batch_norm_is_pytorchs():
@@ -179,7 +263,8 @@ def test_batch_norm_over_a_mapped_axis_is_that_of_the_whole_batch():
     x = jax.random.normal(jax.random.key(2), (4, 3, 5, 6)) * 2 - 1
     y, (gx, _), stats = normalised(x)
     shards = x.reshape(2, 2, 3, 5, 6)
-    got = jax.vmap(functools.partial(normalised, axis_name="devices"), axis_name="devices")(shards)
+    each = functools.partial(normalised, axis_name="devices")
+    got = jax.jit(jax.vmap(each, axis_name="devices"))(shards)
     _close(got[0].reshape(x.shape), y)
     _close(got[1][0].reshape(x.shape), gx)
     for name in stats:
@@ -201,7 +286,7 @@ def test_batch_norm_second_derivative_agrees_with_the_textbook():
 
     def outer(f):
         inner = jax.grad(lambda x: jnp.sum(jnp.sin(2 * f(x)) * x))
-        return jax.grad(lambda x: jnp.sum(jnp.square(inner(x))))(x)
+        return jax.jit(jax.grad(lambda x: jnp.sum(jnp.square(inner(x)))))(x)
 
     _close(outer(ours), outer(textbook), 1e-4)
 
@@ -219,13 +304,19 @@ def test_running_average_leaves_the_buffers_alone():
 def test_max_pool_is_pytorchs_ties_included(size):
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
     x = jax.random.randint(jax.random.key(0), (2, *size, 3), -3, 1).astype(jnp.float32)
-    y, back = jax.vjp(layers.max_pool_3x3_s2, x)
-    cotangent = jax.random.normal(jax.random.key(1), y.shape)
+    cotangent = jax.random.normal(jax.random.key(1), (2, 4, (size[1] + 1) // 2, 3))
+
+    @jax.jit
+    def pool(x, cotangent):
+        y, back = jax.vjp(layers.max_pool_3x3_s2, x)
+        return y, back(cotangent)[0]
+
+    y, gx = pool(x, cotangent)
     tx = torch.tensor(np.array(x).transpose(0, 3, 1, 2), requires_grad=True)
     ty = torch.nn.functional.max_pool2d(tx, 3, 2, 1)
     ty.backward(torch.tensor(np.array(cotangent).transpose(0, 3, 1, 2)))
     np.testing.assert_array_equal(y, ty.detach().numpy().transpose(0, 2, 3, 1))
-    _close(back(cotangent)[0], tx.grad.numpy().transpose(0, 2, 3, 1), 1e-6)
+    _close(gx, tx.grad.numpy().transpose(0, 2, 3, 1), 1e-6)
 
 
 def test_max_pool_shows_nan():
