@@ -167,7 +167,7 @@ def test_help_and_the_console_script(capsys: pytest.CaptureFixture) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 2
     assert done.stderr == "jaxrecon: --mode=reconstruct needs --input\n"

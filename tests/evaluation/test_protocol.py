@@ -138,7 +138,7 @@ def test_more_devices_change_nothing() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert output.returncode == 0, output.stderr
     two = json.loads(output.stdout)

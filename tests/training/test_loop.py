@@ -41,7 +41,7 @@ def start(
 
 
 def finish(process: subprocess.Popen) -> str:
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return errors
 
@@ -92,7 +92,7 @@ def test_a_killed_run_writes_the_same_metrics(tmp_path: Path) -> None:
         time.sleep(0.02)
     time.sleep(0.3)  # some steps further, at no particular place
     killed.kill()
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=600)
     assert killed.returncode == -signal.SIGKILL
     assert read_metrics(tmp_path / "killed")[-1]["step"] < 60
 
