@@ -75,6 +75,7 @@ def value_and_grads(system, variables, batch):
     return jax.jit(jax.value_and_grad(objective, has_aux=True))(variables["params"])
 
 
+@pytest.mark.slow
 def test_orders_share_the_value_and_differ_in_the_gradient(tiny):
     _, variables = tiny
     batch = make_batch(4)
@@ -89,6 +90,7 @@ def test_orders_share_the_value_and_differ_in_the_gradient(tiny):
     assert "inner0/keypoints2d" in aux.metrics
 
 
+@pytest.mark.slow
 def test_second_order_is_the_derivative_of_the_whole_step(tiny):
     """Along a random direction, by central differences through the inner step."""
     _, variables = tiny
@@ -160,6 +162,7 @@ def test_adaptation_lowers_the_2d_loss_and_keeps_the_weights(tiny):
     np.testing.assert_allclose(first.vertices, result.history.vertices[0], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_images_that_adapt_alone_do_not_see_each_other(tiny):
     system, variables = tiny
     system = dataclasses.replace(
