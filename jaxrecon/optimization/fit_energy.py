@@ -50,23 +50,23 @@ class FitSettings:
     stages: int = struct.field(pytree_node=False, default=4)
     steps: int = struct.field(pytree_node=False, default=8)
     postures: int = struct.field(pytree_node=False, default=2)
-    noise: float = 0.016
-    outlier: float = 0.15
-    vague: float = 2.0
-    pose_weight: float = 1.0
-    bending_weight: float = 1.0
-    betas_weight: float = 1.0
-    upright_weight: float = 3.0
+    noise: float | Array = 0.016
+    outlier: float | Array = 0.15
+    vague: float | Array = 2.0
+    pose_weight: float | Array = 1.0
+    bending_weight: float | Array = 1.0
+    betas_weight: float | Array = 1.0
+    upright_weight: float | Array = 3.0
 
 
 @struct.dataclass
 class FitState:
     """Root orientation (3, 3), body pose axis-angle (69,), betas (10,), translation (3,) metres."""
 
-    root: Array
-    pose: Array
-    betas: Array
-    transl: Array
+    root: AnyArray
+    pose: AnyArray
+    betas: AnyArray
+    transl: AnyArray
 
 
 @struct.dataclass
@@ -108,7 +108,9 @@ def _residual(problem: Problem, points: Array) -> Array:
 
 def _upright(state: FitState) -> Array:
     """The body's up axis minus the expected one, whitened (3,)."""
-    return (state.root[:, 1] - jnp.array([0.0, -np.cos(_LEAN), -np.sin(_LEAN)])) / _UPRIGHT
+    return (
+        jnp.asarray(state.root)[:, 1] - jnp.array([0.0, -np.cos(_LEAN), -np.sin(_LEAN)])
+    ) / _UPRIGHT
 
 
 def pose_and_energy(
@@ -170,7 +172,7 @@ def normal_equations(
     above = posed.rotations[np.asarray(model.parents[1:])]
     axes = above @ left_jacobian(state.pose.reshape(23, 3))
     body = jnp.einsum("lrka,kab->lrkb", turns[:, :, 1:], axes)
-    moves = _translation_directions(state.transl)
+    moves = _translation_directions(jnp.asarray(state.transl))
     count = 2 * rows.shape[0]
     jacobian = jnp.concatenate(
         [
@@ -230,7 +232,8 @@ def propose(state: FitState, hessian: Array, gradient: Array, damping: Array) ->
     system = hessian + jnp.diag(damping * jnp.diagonal(hessian) + 1e-3)
     # No step turns a joint, or changes the distance, by more than makes sense at once.
     step = jnp.clip(-cho_solve(cho_factor(system), gradient), -1.0, 1.0)
-    transl = state.transl.at[:2].add(state.transl[2] * step[_TRANSL][:2])
+    transl = jnp.asarray(state.transl)
+    transl = transl.at[:2].add(transl[2] * step[_TRANSL][:2])
     return FitState(
         root=axis_angle_to_matrix(step[_ROOT]) @ state.root,
         pose=state.pose + step[_POSE],

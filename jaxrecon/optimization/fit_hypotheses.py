@@ -139,7 +139,7 @@ def depth_variants(model: Landmarks, state: FitState, posed: Posed) -> FitState:
     turned = matrix_to_axis_angle(jnp.concatenate([upper, lower, kept]))
     count = len(_FLIPS)
     row = np.arange(count)
-    pose = state.pose.reshape(23, 3)
+    pose = jnp.asarray(state.pose).reshape(23, 3)
     limbs = jnp.tile(pose, (count, 1, 1))
     limbs = limbs.at[row, chains[:, 0] - 1].set(turned[:count])
     limbs = limbs.at[row, chains[:, 1] - 1].set(turned[count : 2 * count])

@@ -93,12 +93,12 @@ def bending_energy(pose: Float[AnyArray, "*b 69"]) -> Float[Array, "*b"]:
 
 
 def fit_mixture(
-    samples: Float[np.ndarray, "n 69"], components: int, stray: float = STRAY, rounds: int = 10
+    samples: Float[np.ndarray, "n d"], components: int, stray: float = STRAY, rounds: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Expectation maximisation; each covariance has `stray` squared added on its diagonal.
 
     Returns:
-        weights (K,), means (K, 69), covariances (K, 69, 69). Deterministic.
+        weights (K,), means (K, d), covariances (K, d, d). Deterministic.
     """
     rng = np.random.default_rng(0)
     count, size = samples.shape

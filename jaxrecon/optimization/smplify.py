@@ -89,10 +89,10 @@ def fit_keypoints(
             keypoints with confidence, a focal length that is not positive.
     """
     settings = FitSettings() if settings is None else settings
-    prior = default_pose_prior() if prior is None else prior
     model = landmarks(body, joint_set)
     keypoints = np.asarray(keypoints2d, np.float32)
     problems = make_problems(model, keypoints, focal, center, settings)
+    prior = default_pose_prior() if prior is None else prior
     count = settings.keep * N_VARIANTS
     # On the host: indexing there compiles nothing.
     starts = jax.device_get(initial_states(model, prior, problems, count, settings.postures))
