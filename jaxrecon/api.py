@@ -143,6 +143,9 @@ def fit(
 ) -> Reconstructor:
     """Trains, evaluates and writes the page of the run; continues a run that is already there.
 
+    A time limit (`training.time_limit_minutes`) that is reached ends the call early, without
+    evaluation; Ctrl-C saves before it interrupts. The same call then continues.
+
     Args:
       config: "metahmr", "metahmr:preset", the path of a config, or a ConfigDict.
       workdir: the run folder; `runs/<config>` by default.
@@ -155,21 +158,13 @@ def fit(
     folder = Path(default_workdir(config) if workdir is None else workdir)
     resolved, system, result = runs.train_run(load_config(config, overrides), folder)
     reconstructor = Reconstructor(resolved, system, result.variables, result.step)
-    if result.stopped is not None:
-        raise Stopped(result.step, result.stopped)
-    finish(reconstructor, folder)
+    if result.stopped == "SIGINT":
+        raise KeyboardInterrupt(f"saved at step {result.step}; the same call continues")
+    if result.stopped == "SIGTERM":
+        raise SystemExit(143)
+    if result.stopped is None:
+        finish(reconstructor, folder)
     return reconstructor
-
-
-class Stopped(SystemExit):
-    """The training was asked to stop and has saved; the same call continues it.
-
-    As an exit status 0 is a time limit and 143 a signal.
-    """
-
-    def __init__(self, step: int, reason: str) -> None:
-        super().__init__(0 if reason == "time limit" else 143)
-        self.step, self.reason = step, reason
 
 
 def finish(reconstructor: Reconstructor, workdir: PathLike) -> Evaluation:
