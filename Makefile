@@ -1,7 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv, from wheels only.
 #   make demo      train, evaluate and reconstruct on embedded photographs
 #   make test      the fast tests          make test-all   the slow ones too
-#   make check     lint, format and types
+#   make check     lint, format and types  make bench      benchmarks against PyTorch
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -9,7 +9,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check bench clean
 
 $(VENV)/.base: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "jaxrecon needs Python 3.11, 3.12 or 3.13 on the path (or PYTHON=/path/to/python)"; exit 1; }
@@ -35,6 +35,9 @@ check: $(VENV)/.test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+bench: $(VENV)/.test
+	$(RUN) -m tests.benchmarks.page
 
 clean:
 	rm -rf $(VENV) runs out dist

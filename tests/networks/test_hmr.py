@@ -37,7 +37,7 @@ def test_start_may_be_given():
     head = RegressionHead(iterations=1, box_input=False, hidden=8)
     features = np.zeros((2, 5), np.float32)
     variables = head.init(jax.random.key(0), features)
-    zero = jax.tree.map(np.zeros_like, variables["params"])
+    zero = jax.tree.map(jax.numpy.zeros_like, variables["params"])
     start = (
         np.ones((2, 144), np.float32),
         np.ones((1, 10), np.float32),
