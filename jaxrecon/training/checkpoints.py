@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jaxrecon.errors import UserError
+from jaxrecon.training.pretrained import pretrained_file, pretrained_names, read_pretrained
 from jaxrecon.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -152,7 +153,8 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], RunRecord]:
 
     Args:
       path: a run folder (its newest checkpoint; the best, if evaluated, is a sub-folder of its
-        own), its `checkpoints` folder, or one checkpoint.
+        own), its `checkpoints` folder, one checkpoint, or the name of a model that ships with
+        the package.
 
     Returns:
       {"params", "batch_stats"} as NumPy arrays, and the record, with the resolved config.
@@ -160,6 +162,10 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], RunRecord]:
     Raises:
       UserError: there is no checkpoint at `path`, or it is damaged or foreign.
     """
+    shipped = pretrained_file(path)
+    if shipped is not None:
+        variables, known = read_pretrained(shipped)
+        return variables, RunRecord(known["step"], known["config"], None, [])
     folder = find_checkpoint(path)
     record = _read_record(folder)
     try:
@@ -215,7 +221,11 @@ def find_checkpoint(path: str | Path) -> Path:
     if given.is_file():
         raise UserError(f"{path} is a file; a checkpoint is a folder (a run folder will do)")
     if not given.is_dir():
-        raise UserError(f"no checkpoint at {path}: there is no such folder; train one first")
+        shipped = ", ".join(pretrained_names()) or "none"
+        raise UserError(
+            f"no checkpoint at {path}: there is no such folder; train one first, or name a model "
+            f"that ships with the package ({shipped})"
+        )
     for folder in (given / FOLDER, given):
         steps = [int(p.name) for p in folder.glob("*") if p.is_dir() and p.name.isdigit()]
         if steps:
