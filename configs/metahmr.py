@@ -156,6 +156,7 @@ def _resnet50(config: ConfigDict) -> None:
     config.system.backbone = config.system.aux_backbone = "resnet50"
     config.system.hidden = 1024
     config.system.image_size = (256, 192)
+    config.system.main_iterations = 10
     config.system.dropout = 0.5
     config.system.inner_lr = config.tto.inner_lr = config.tto.after_lr = 1e-5
     config.system.outer_lr = config.system.aux_lr = 1e-4
@@ -182,7 +183,7 @@ def _paper(config: ConfigDict) -> None:
     config.training.epochs = 30
     config.training.batch_size = 30
     config.training.log_every = 1000
-    config.training.eval_every = 000
+    config.training.eval_every = 50000
     config.training.checkpoint_every = 10000
     config.evaluation.examples = 0
     config.evaluation.examples_in_training = 0

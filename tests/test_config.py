@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxrecon.config import available_configs, field_names, load_config, save_config
 from jaxrecon.errors import UserError
+from jaxrecon.systems.meta_hmr import AdaptSettings, MetaHMR
 
 
 @pytest.mark.parametrize("preset", ["", "tiny", "resnet50", "paper"])
@@ -28,6 +29,13 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (config.training.batch_size, config.training.epochs, config.tto.steps) == (30, 30, 14)
     assert config.data.mixture == "published" and len(config.data.datasets) == 4
     assert config.data.occlusion == ("h36m", "mpi_inf_3dhp") and not config.system.aux_supervision
+
+
+def test_the_paper_preset_makes_the_published_system() -> None:
+    """The defaults of `MetaHMR` are the published ones, so the two must not drift apart."""
+    want = MetaHMR(mean_pose=False, test_time=AdaptSettings(stop_change=2e-5))
+    assert MetaHMR.from_config(load_config("metahmr:paper")) == want
+    assert load_config("metahmr:paper").training.eval_every > 0
 
 
 def test_overrides_by_full_and_by_short_name() -> None:

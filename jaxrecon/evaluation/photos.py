@@ -25,7 +25,7 @@ from jaxrecon.bodies.joints import joint_names
 from jaxrecon.bodies.load import load_body
 from jaxrecon.bodies.model import BodyModel
 from jaxrecon.errors import UserError
-from jaxrecon.evaluation.metrics import pa_mpjpe
+from jaxrecon.geometry.metrics import pa_mpjpe
 from jaxrecon.optimization.fit_energy import FitSettings
 from jaxrecon.optimization.smplify import fit_keypoints
 

@@ -54,11 +54,6 @@ def back_project(
     return jnp.concatenate([plane * depth[..., None], jnp.asarray(depth)[..., None]], axis=-1)
 
 
-def default_focal(image_size: Float[AnyArray, "*b 2"]) -> Float[Array, "*b"]:
-    """sqrt(H^2 + W^2) pixels, a diagonal field of view of about 55 degrees (CLIFF, eq. 7)."""
-    return jnp.sqrt(jnp.sum(jnp.asarray(image_size) ** 2, axis=-1))
-
-
 def crop_to_full_camera(
     cam: Float[AnyArray, "*b 3"],
     center: Float[AnyArray, "*b 2"],

@@ -187,9 +187,3 @@ def global_orientation(
     world = axis_rotation("y", degrees[0]) @ flip @ axis_angle_to_matrix(root)
     extrinsic = axis_rotation("z", degrees[2]) @ axis_rotation("x", degrees[1])
     return matrix_to_axis_angle(world), matrix_to_axis_angle(extrinsic @ world), extrinsic
-
-
-def rotate_root(theta: Float[AnyArray, "*b 3"], degrees: float | Array) -> Float[Array, "*b 3"]:
-    """Root axis-angle after an in-plane rotation of the image by `degrees`: R_z(-r) R(theta)."""
-    turn = axis_rotation("z", -jnp.deg2rad(jnp.asarray(degrees, jnp.float32)))
-    return matrix_to_axis_angle(turn @ axis_angle_to_matrix(theta))

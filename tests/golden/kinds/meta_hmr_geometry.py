@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxrecon.bodies import BodyModel, body_forward, build_body, h36m_joints, joints49
 from jaxrecon.bodies.model import lsp14_centred
-from jaxrecon.geometry import cameras, rotations
+from jaxrecon.geometry import cameras, procrustes, rotations
+from jaxrecon.geometry.metrics import mpjpe, pa_mpjpe
 from tests.golden.runner import Case, Check, kind
 
 
@@ -119,9 +120,6 @@ def geom_projection(case: Case) -> list[Check]:
 
 @kind("meta_hmr", "geom_alignment")
 def geom_alignment(case: Case) -> list[Check]:
-    from jaxrecon.evaluation.metrics import mpjpe, pa_mpjpe
-    from jaxrecon.geometry import procrustes
-
     a = case.arrays
     aligned = procrustes.similarity_align(a["in_pred"], a["in_gt"])
     pa = pa_mpjpe(a["in_pred"], a["in_gt"])
