@@ -10,6 +10,7 @@ from jaxrecon.bodies.poses import sample_body, sample_views
 CHUNK = 16  # images that share one call of the body model and one draw of poses
 ASPECTS = ((1.0, 0.34), (4 / 3, 0.26), (3 / 4, 0.28), (16 / 9, 0.12))  # width / height, share
 SPLITS = {"train": 0, "test": 1}
+FRONTAL = 0.6  # share of photographs taken from the front, as people take them of each other
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def draw_subjects(seed: int, split: str, chunk: int) -> Subjects:
     """Poses, viewpoints and shapes of chunk number `chunk`."""
     rng = np.random.default_rng([seed, SPLITS[split], 0, chunk])
     rotmats = sample_body(rng, CHUNK)
-    views = sample_views(rng, CHUNK)
+    views = sample_views(rng, CHUNK, FRONTAL)
     rotmats[:, 0] = views @ rotmats[:, 0]
     betas = np.clip(rng.standard_normal((CHUNK, 10)), -2.5, 2.5)
     return Subjects(rotmats.astype(np.float32), views, betas.astype(np.float32))

@@ -5,6 +5,8 @@ than 24 joints) and one fused product for shape and pose blend shapes. Fits and 
 need joints only restrict the body first (`body_subset`), which costs a hundredth.
 """
 
+import math
+
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
@@ -110,30 +112,27 @@ def body_forward(
     """
     betas, rotmats = jnp.asarray(betas), jnp.asarray(rotmats)
     batch = betas.shape[:-1]
-    shapedirs = body.shapedirs[..., : betas.shape[-1]]
+    shapedirs = jnp.asarray(body.shapedirs)[..., : betas.shape[-1]]
     j_shapedirs = body.J_shapedirs[..., : betas.shape[-1]]
     rest = body.J_template + jnp.einsum("jcs,...s->...jc", j_shapedirs, betas)
 
-    feature = (rotmats[..., 1:, :, :] - jnp.eye(3)).reshape(*batch, -1)
-    blend = jnp.concatenate([shapedirs, body.posedirs], axis=-1)
-    coefficients = jnp.concatenate([betas, feature], axis=-1)
-    count = body.v_template.shape[0]
-
+    feature = rotmats[..., 1:, :, :] - jnp.eye(3)
     rotation, position = forward_kinematics(rotmats, rest, body.parents)
     # Skinning transforms take rest coordinates to posed ones: x -> R x + (position - R rest).
     shift = position - _rotate(rotation, rest)
     transform = jnp.concatenate([rotation, shift[..., None]], axis=-1)
 
-    # The bodies are the last axis here: every sum below then runs over whole vectors of them,
-    # and both products are plain matrix products, three times faster on CPU than batched ones.
-    flat = coefficients.reshape(-1, coefficients.shape[-1])
-    shaped = (blend.reshape(count * 3, -1) @ flat.T).reshape(count, 3, -1)
-    shaped = shaped + jnp.asarray(body.v_template)[..., None]
-    moves = jnp.moveaxis(transform.reshape(-1, *transform.shape[-3:]), 0, -1)
-    blended = jnp.asarray(body.weights) @ moves.reshape(body.num_joints, -1)
-    blended = blended.reshape(count, 3, 4, -1)
-    posed = blended[:, :, 3] + sum(blended[:, :, k] * shaped[:, None, k] for k in range(3))
-    vertices = jnp.moveaxis(posed, -1, 0).reshape(*batch, count, 3)
+    # All bodies in one plain matrix product each, vertices last: on CPU three times faster than
+    # products batched over the bodies. Nothing the size of the model is copied.
+    count, joints = body.v_template.shape[0], body.num_joints
+    bodies = math.prod(batch)
+    by_pose = feature.reshape(bodies, -1) @ jnp.asarray(body.posedirs).reshape(count * 3, -1).T
+    by_shape = betas.reshape(bodies, -1) @ shapedirs.reshape(count * 3, -1).T
+    shaped = body.v_template + (by_pose + by_shape).reshape(bodies, count, 3)
+    moves = jnp.moveaxis(transform.reshape(bodies, joints, 3, 4), 1, -1).reshape(-1, joints)
+    blended = (moves @ jnp.asarray(body.weights).T).reshape(bodies, 3, 4, count)
+    posed = blended[:, :, 3] + sum(blended[:, :, k] * shaped[:, None, :, k] for k in range(3))
+    vertices = jnp.moveaxis(posed, 1, -1).reshape(*batch, count, 3)
     return BodyOutput(vertices=vertices, joints=position)
 
 

@@ -245,13 +245,24 @@ def sample_body(
     return matrices
 
 
-def sample_views(rng: np.random.Generator, count: int) -> Float[np.ndarray, "n 3 3"]:
-    """Rotations from the upright world (y up) to the camera (y down), from all sides.
+def sample_views(
+    rng: np.random.Generator, count: int, frontal: float = 0.0
+) -> Float[np.ndarray, "n 3 3"]:
+    """Rotations from the upright world (y up) to the camera (y down).
 
     Cameras are held roughly level: most look a little down, few up, hardly any is rolled.
     Columns are the world's x, up and z axes in the camera frame.
+
+    Args:
+        rng: NumPy generator; the same state gives the same views.
+        count: number of views.
+        frontal: share of views from the front, give or take 35 degrees; the others come from
+            all sides alike.
     """
     yaw = rng.uniform(-np.pi, np.pi, count)
+    if frontal:
+        facing = rng.normal(0.0, np.deg2rad(35.0), count)
+        yaw = np.where(rng.uniform(size=count) < frontal, facing, yaw)
     pitch = np.clip(rng.normal(0.1, 0.16, count), -0.35, 0.7)
     roll = np.clip(rng.normal(0.0, 0.05, count), -0.2, 0.2)
     heading = Rotation.from_euler("Y", yaw[:, None]).as_matrix()

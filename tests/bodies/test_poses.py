@@ -82,6 +82,14 @@ def test_people_stand_upright_and_are_seen_from_all_sides():
     assert (sample_views(np.random.default_rng(3), 200)[:, 1, 1] < -0.7).all()
 
 
+def test_views_from_the_front_are_as_many_as_asked_for():
+    facing = sample_views(np.random.default_rng(3), 4000, frontal=0.6)[:, :, 2]
+    heading = np.arctan2(facing[:, 0], -facing[:, 2])
+    # 0.6 within 1.5 deviations of 35 degrees (0.866 of them), and the others by chance.
+    expected = 0.6 * 0.866 + 0.4 * 105 / 360
+    assert abs(np.mean(np.abs(heading) < np.deg2rad(52.5)) - expected) < 0.03
+
+
 def test_knees_follow_hips_and_sides_are_alike():
     poses = sample_poses(np.random.default_rng(4), 4000)
     hip, knee = (poses[:, SMPL24.index(name), 0] for name in ("l_hip", "l_knee"))
