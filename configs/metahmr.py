@@ -9,6 +9,7 @@ or `jaxrecon.fit("metahmr")` from Python. Source: arXiv 2401.14121.
 | --- | --- | --- |
 | (none) | a small ResNet at small crops, for a laptop without a GPU | embedded photographs |
 | `tiny` | everything once, in seconds: for tests, it learns nothing | embedded, a few |
+| `pretrain` | the small network alone: it made the weights that (none) starts from | embedded |
 | `resnet50` | the published network at its published crop, from scratch | embedded photographs |
 | `paper` | the published training: data sets, initial weights, schedule | licensed, see below |
 
@@ -26,8 +27,11 @@ from jaxrecon.config import preset_of
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The config of one preset: "", "tiny", "resnet50" or "paper"."""
-    change = preset_of({"": None, "tiny": _tiny, "resnet50": _resnet50, "paper": _paper}, preset)
+    """The config of one preset: "", "tiny", "pretrain", "resnet50" or "paper"."""
+    change = preset_of(
+        {"": None, "tiny": _tiny, "pretrain": _pretrain, "resnet50": _resnet50, "paper": _paper},
+        preset,
+    )
     config = _default()
     if change is not None:
         change(config)
@@ -42,7 +46,7 @@ def _default() -> ConfigDict:
     config.system.name = "meta_hmr"
     config.system.model = "cliff"  # or "hmr", which does not see where the crop lies
     config.system.backbone = "resnet_small"
-    config.system.aux_backbone = "resnet_mini"
+    config.system.aux_backbone = "resnet_small"
     config.system.hidden = 512
     config.system.image_size = (80, 80)  # height, width of the crop; 256x192 is "rect"
     config.system.main_iterations = 3  # published: 10
@@ -72,6 +76,7 @@ def _default() -> ConfigDict:
     config.system.weights.pose = 1.0
     config.system.weights.betas = 0.001
     config.system.weights.camera = 1.0
+    config.system.weights.points = 0.2  # of networks that read their maps at points
 
     # Test-time optimisation (fields of `AdaptSettings`, and how many steps).
     config.tto = ConfigDict()
@@ -150,6 +155,28 @@ def _tiny(config: ConfigDict) -> None:
     config.evaluation.batch_size = 4
     config.evaluation.examples = 8
     config.evaluation.examples_in_training = 4
+
+
+def _pretrain(config: ConfigDict) -> None:
+    """One network alone, by ordinary training: made `jaxrecon/pretrained/metahmr-small.npz`."""
+    config.system.inner_steps = 0
+    config.system.aux_lr = 0.0
+    config.system.aux_supervision = False
+    config.system.outer_lr = 1e-3
+    config.system.warmup_steps = 500
+    config.system.clip_norm = 100.0
+    config.data.datasets = ("open_body/medium",)
+    config.data.noise = 0.3
+    config.data.rotation = 15.0
+    config.data.occlusion = ()
+    config.evaluation.dataset = "open_body/medium"
+    config.evaluation.examples = config.evaluation.examples_in_training = 0
+    config.evaluation.batch_size = 50
+    config.training.steps = 14000
+    config.training.batch_size = 24
+    config.training.log_every = 100
+    config.training.eval_every = 1000
+    config.training.checkpoint_every = 500
 
 
 def _resnet50(config: ConfigDict) -> None:

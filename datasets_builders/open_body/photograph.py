@@ -16,8 +16,10 @@ from jaxrecon.datasets_builders.open_body.labels import inside, label
 from jaxrecon.datasets_builders.open_body.outfit import draw_outfit, offsets, paint
 from jaxrecon.datasets_builders.open_body.scenes import (
     CHUNK,
+    USUAL,
     Camera,
     Stance,
+    Variety,
     draw_camera,
     draw_subjects,
     image_rng,
@@ -63,14 +65,19 @@ def _bodies() -> tuple[BodyModel, BodyModel]:
 
 
 def photographs(
-    seed: int, split: str, chunk: int, longer_side: int, count: int = CHUNK
+    seed: int,
+    split: str,
+    chunk: int,
+    longer_side: int,
+    count: int = CHUNK,
+    variety: Variety = USUAL,
 ) -> list[dict]:
     """The first `count` records of chunk number `chunk`: index chunk * CHUNK and following.
 
     Each is a dict of the builder's features, `image` as JPEG bytes. Depends on the arguments
     only, so any process may make any chunk.
     """
-    subjects = draw_subjects(seed, split, chunk)
+    subjects = draw_subjects(seed, split, chunk, variety)
     vertices, joints, spin = map(np.asarray, _pose(*_bodies(), subjects.betas, subjects.rotmats))
     records = []
     for i in range(count):
@@ -84,6 +91,7 @@ def photographs(
             spin[i],
             subjects.views[i],
             subjects.rotmats[i, 0],
+            variety,
         )
         pose = Rotation.from_matrix(subjects.rotmats[i]).as_rotvec()
         record.update(
@@ -107,6 +115,7 @@ def photograph(
     spin: np.ndarray,
     view: np.ndarray,
     root: np.ndarray,
+    variety: Variety = USUAL,
 ) -> dict:
     """One photograph and those labels that depend on its camera.
 
@@ -118,7 +127,7 @@ def photograph(
     figure = load_figure()
     camera = draw_camera(rng, longer_side)
     bare = vertices[: figure.body_vertices]
-    transl = place(rng, camera, bare)
+    transl = place(rng, camera, bare, variety)
     if inside(camera.project(spin[25:] + transl), camera).sum() < _FEWEST_JOINTS:
         centre = 0.5 * (bare.min(0) + bare.max(0))
         transl = np.array([-centre[0], -centre[1], transl[2]], np.float32)

@@ -10,7 +10,22 @@ from jaxrecon.bodies.poses import sample_body, sample_views
 CHUNK = 16  # images that share one call of the body model and one draw of poses
 ASPECTS = ((1.0, 0.34), (4 / 3, 0.26), (3 / 4, 0.28), (16 / 9, 0.12))  # width / height, share
 SPLITS = {"train": 0, "test": 1}
-FRONTAL = 0.6  # share of photographs taken from the front, as people take them of each other
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How far the photographs differ from the plainest ones.
+
+    Attributes:
+        frontal: share taken from the front, give or take 35 degrees; the others from all sides.
+        cut: share of people cut by the border of the image.
+    """
+
+    frontal: float = 0.6
+    cut: float = 0.2
+
+
+USUAL = Variety()
 
 
 @dataclass(frozen=True)
@@ -44,11 +59,11 @@ def image_rng(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, SPLITS[split], 1, index])
 
 
-def draw_subjects(seed: int, split: str, chunk: int) -> Subjects:
+def draw_subjects(seed: int, split: str, chunk: int, variety: Variety = USUAL) -> Subjects:
     """Poses, viewpoints and shapes of chunk number `chunk`."""
     rng = np.random.default_rng([seed, SPLITS[split], 0, chunk])
     rotmats = sample_body(rng, CHUNK)
-    views = sample_views(rng, CHUNK, FRONTAL)
+    views = sample_views(rng, CHUNK, variety.frontal)
     rotmats[:, 0] = views @ rotmats[:, 0]
     betas = np.clip(rng.standard_normal((CHUNK, 10)), -2.5, 2.5)
     return Subjects(rotmats.astype(np.float32), views, betas.astype(np.float32))
@@ -67,16 +82,21 @@ def draw_camera(rng: np.random.Generator, longer_side: int) -> Camera:
     return Camera(width, height, float(focal))
 
 
-def place(rng: np.random.Generator, camera: Camera, vertices: np.ndarray) -> np.ndarray:
+def place(
+    rng: np.random.Generator,
+    camera: Camera,
+    vertices: np.ndarray,
+    variety: Variety = USUAL,
+) -> np.ndarray:
     """Translation (3,) that puts a body (V, 3) into the picture, metres.
 
-    Most people are whole and fill half to all of the image; a fifth are cut by its border.
+    Most people are whole and fill half to all of the image; some are cut by its border.
     """
     low, high = vertices.min(0), vertices.max(0)
     size = high - low
     middle = 0.5 * (low + high)
     fill = float(np.clip(rng.normal(0.85, 0.13), 0.52, 1.04))
-    cut = rng.uniform() < 0.2
+    cut = rng.uniform() < variety.cut
     if cut:
         fill *= float(rng.uniform(1.0, 1.5))
     per_metre = fill * min(camera.height / size[1], camera.width / size[0])

@@ -16,10 +16,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jaxrecon.datasets_builders.open_body.scenes import CHUNK
+from jaxrecon.datasets_builders.open_body.scenes import CHUNK, USUAL, Variety
 
 _ONE_THREAD = {
     "JAX_PLATFORMS": "cpu",
@@ -48,7 +49,11 @@ def _jobs(sizes: dict[str, int]) -> list[tuple[str, int, int]]:
 
 
 def generate(
-    seed: int, sizes: dict[str, int], longer_side: int, processes: int | None = None
+    seed: int,
+    sizes: dict[str, int],
+    longer_side: int,
+    processes: int | None = None,
+    variety: Variety = USUAL,
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(split, index, record) of all splits, in order.
 
@@ -57,16 +62,20 @@ def generate(
         sizes: number of records of each split.
         longer_side: longer side of the images, pixels.
         processes: number of workers; None for one a core. It does not change any record.
+        variety: how much the photographs differ.
 
     Raises:
         RuntimeError: a worker ended early, with what it said.
     """
     jobs = _jobs(sizes)
+    orders = json.dumps(
+        {"seed": seed, "sizes": sizes, "longer_side": longer_side, **asdict(variety)}
+    )
     workers = max(1, min(processes or available_processes(), len(jobs)))
     pool: list[_Worker] = []
     try:
         for first in range(workers):
-            pool.append(_Worker(seed, sizes, longer_side, first, workers))
+            pool.append(_Worker(orders, first, workers))
         for number, (split, chunk, _) in enumerate(jobs):
             for i, record in enumerate(pool[number % workers].next_chunk()):
                 yield split, chunk * CHUNK + i, record
@@ -78,11 +87,8 @@ def generate(
 class _Worker:
     """One process that does the jobs first, first + step, ..."""
 
-    def __init__(
-        self, seed: int, sizes: dict[str, int], longer_side: int, first: int, step: int
-    ) -> None:
-        orders = [json.dumps(sizes), *map(str, (seed, longer_side, first, step))]
-        command = [sys.executable, "-m", __name__, *orders]
+    def __init__(self, orders: str, first: int, step: int) -> None:
+        command = [sys.executable, "-m", __name__, orders, str(first), str(step)]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._stderr, env=_environment()
@@ -145,10 +151,12 @@ def _environment() -> dict[str, str]:
 def main() -> None:
     """What a worker process runs."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("sizes", type=json.loads)
-    for name in ("seed", "longer_side", "first", "step"):
-        parser.add_argument(name, type=int)
-    orders = parser.parse_args()
+    parser.add_argument("orders", type=json.loads)
+    parser.add_argument("first", type=int)
+    parser.add_argument("step", type=int)
+    given = parser.parse_args()
+    orders = given.orders
+    variety = Variety(orders["frontal"], orders["cut"])
 
     # Whatever prints to standard output must not end up between the chunks.
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -158,8 +166,8 @@ def main() -> None:
     from jaxrecon.datasets_builders.open_body.photograph import photographs
 
     cv2.setNumThreads(1)
-    for split, chunk, count in _jobs(orders.sizes)[orders.first :: orders.step]:
-        records = photographs(orders.seed, split, chunk, orders.longer_side, count)
+    for split, chunk, count in _jobs(orders["sizes"])[given.first :: given.step]:
+        records = photographs(orders["seed"], split, chunk, orders["longer_side"], count, variety)
         pickle.dump(records, pipe, protocol=pickle.HIGHEST_PROTOCOL)
         pipe.flush()
     pipe.close()

@@ -51,7 +51,7 @@ def _value_and_step(system: "MetaHMR", variables: Variables, batch: Batch, dual:
     image = batch["image"]
     pseudo = None
     if dual:
-        features, _ = system.encode("aux", variables, image, False, 1)
+        features = system.features("aux", variables, image)
         pseudo = system.embody(
             body,
             system.regress(
@@ -61,7 +61,7 @@ def _value_and_step(system: "MetaHMR", variables: Variables, batch: Batch, dual:
 
     def objective(params: Params) -> tuple[Array, tuple[Array, Regression]]:
         with_params = {"params": {"main": params}, "batch_stats": stats}
-        features, _ = system.encode("main", with_params, image, False, 1)
+        features = system.features("main", with_params, image)
         return from_features(params["head"], features)
 
     def from_features(head: Params, features: Array) -> tuple[Array, tuple[Array, Regression]]:
@@ -96,7 +96,7 @@ def test_time_optimise(
     params = variables["params"]["main"]
     stats = variables["batch_stats"]
     objective, from_features = _value_and_step(system, variables, batch, dual=False)
-    main_features, _ = system.encode("main", variables, batch["image"], False, 1)
+    main_features = system.features("main", variables, batch["image"])
     losses2d: list[Array] = []
     objectives: list[Array] = []
     regressions: list[Regression] = []
@@ -151,8 +151,8 @@ def test_time_optimise(
 
     final_features = main_features
     if not plain and later > 0:
-        final_features, _ = system.encode(
-            "main", {"params": {"main": params}, "batch_stats": stats}, batch["image"], False, 1
+        final_features = system.features(
+            "main", {"params": {"main": params}, "batch_stats": stats}, batch["image"]
         )
     final = system.regress("main", params["head"], stats["main"]["head"], final_features, batch)
     # After a stop nothing changes any more: the final state stands for all later ones.

@@ -6,9 +6,11 @@ that of the global batch of a mapped axis.
 
 import dataclasses
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from jaxrecon.networks.points import grid
 from jaxrecon.typing import AnyArray, Array, Bool, Float
 
 _HIPS = (2, 3)  # right and left hip among gt24: their middle is the root of 3D losses
@@ -25,6 +27,7 @@ class LossWeights:
     pose: float = 1.0
     betas: float = 0.001
     camera: float = 1.0
+    points: float = 0.0  # not published: only networks that read their maps at points have it
 
 
 def masked_mean(
@@ -114,6 +117,35 @@ def betas_loss(
 def camera_loss(scale: Float[AnyArray, "b"], axis_name: str | None = None) -> Float[Array, ""]:
     """exp(-10 s)^2: keeps the scale of the camera positive (L_cam)."""
     return masked_mean(jnp.exp(-10.0 * jnp.asarray(scale)) ** 2, None, axis_name)
+
+
+def point_loss(
+    logits: Float[AnyArray, "b h w 24"],
+    gt: Float[AnyArray, "b 24 3"],
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Cross-entropy of maps over places with a spot of one cell around each annotated joint.
+
+    Teaches a small network where joints are before it can know the pose, in the way that the
+    published backbones were taught before (heat maps of COCO's joints).
+
+    Args:
+        logits: one map for each of the 24 annotated joints.
+        gt: joints and confidence in crop units of [-1, 1]; those outside of the crop do not count.
+    """
+    count, height, width, joints = logits.shape
+    label = jnp.asarray(gt)
+    offset = grid(height, width)[None, :, None] - label[:, None, :, :2]
+    cells = offset * jnp.asarray([width / 2.0, height / 2.0])
+    target = nn.softmax(-0.5 * jnp.sum(cells**2, axis=-1), axis=1)
+    scores = nn.log_softmax(jnp.asarray(logits).reshape(count, height * width, joints), axis=1)
+    inside = jnp.all(jnp.abs(label[..., :2]) < 1.0, axis=-1)
+    weight = jnp.where(inside, label[..., 2], 0.0)
+    total = jnp.sum(-weight * jnp.sum(target * scores, axis=1))
+    number = jnp.sum(weight)
+    if axis_name is not None:
+        total, number = lax.psum(total, axis_name), lax.psum(number, axis_name)
+    return total / jnp.maximum(number, 1.0)
 
 
 def all_of(mask: AnyArray) -> Bool[Array, "b"]:

@@ -232,8 +232,8 @@ class MetaHMR(System):
 
     def encode(
         self, name: str, variables: Variables, image: AnyArray, train: bool, updates: int
-    ) -> tuple[Array, dict[str, Any]]:
-        """Pooled features of network `name` and its batch statistics after this batch."""
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Activations of network `name` (`features` for its head), batch statistics after this."""
         network: HMRNetwork = getattr(self, name)
         out, updated = network.apply(
             {c: variables[c][name] for c in ("params", "batch_stats")},
@@ -243,7 +243,11 @@ class MetaHMR(System):
             method="encode",
             mutable=["batch_stats"],
         )
-        return out["features"], updated["batch_stats"]
+        return out, updated["batch_stats"]
+
+    def features(self, name: str, variables: Variables, image: AnyArray) -> Array:
+        """Features of network `name` outside of training."""
+        return self.encode(name, variables, image, False, 1)[0]["features"]
 
     def regress(
         self,
@@ -306,16 +310,27 @@ class MetaHMR(System):
 
     def keypoint_loss(self, joints: Array, cam: Array, batch: Batch, test_time: bool) -> Array:
         """L_2D on the annotated joints, or on what the settings ask for."""
-        height, width = self.image_size
-        keypoints = jnp.asarray(batch["keypoints2d"])
-        half = jnp.asarray([width / 2.0, height / 2.0])
-        labels = jnp.concatenate([keypoints[..., :2] / half - 1.0, keypoints[..., 2:]], axis=-1)
+        labels = self.crop_labels(batch)
         weights = (self.openpose_weight, self.gt_weight)
         if test_time:
             weights = (1.0, 0.0) if self.test_time.openpose else (0.0, 1.0)
         return losses.keypoint_loss(
             self.crop_points(joints, cam, batch), labels, *weights, self.axis_name
         )
+
+    def crop_labels(self, batch: Batch) -> Array:
+        """Annotated keypoints (B, 49, 3) in units of [-1, 1] of the crop, and confidence."""
+        height, width = self.image_size
+        keypoints = jnp.asarray(batch["keypoints2d"])
+        half = jnp.asarray([width / 2.0, height / 2.0])
+        return jnp.concatenate([keypoints[..., :2] / half - 1.0, keypoints[..., 2:]], axis=-1)
+
+    def point_terms(self, activations: dict[str, Array], batch: Batch) -> dict[str, Array]:
+        """The term that teaches points, where the backbone has them and the weights ask for it."""
+        if not self.weights.points or "point_logits" not in activations:
+            return {}
+        labels = self.crop_labels(batch)[:, 25:]
+        return {"points": losses.point_loss(activations["point_logits"], labels, self.axis_name)}
 
     def weighted(self, terms: dict[str, Array]) -> Array:
         """The sum of the terms with the weights of the settings."""
@@ -399,13 +414,12 @@ class MetaHMR(System):
         def key(i: int) -> Array | None:
             return keys[i] if drop else None
 
-        features, main_stats = self.encode(
-            "main", variables, batch["image"], train, 1 + inner_steps
-        )
+        seen, main_stats = self.encode("main", variables, batch["image"], train, 1 + inner_steps)
+        features = seen["features"]
         aux_used = inner_steps > 0 or (train and self.aux_supervision)
         aux_stats = stats["aux"]
         if aux_used:
-            aux_features, aux_stats = self.encode(
+            aux_seen, aux_stats = self.encode(
                 "aux", variables, batch["image"], train, max(inner_steps, 1)
             )
         head, buffers = params["main"]["head"], stats["main"]["head"]
@@ -413,7 +427,7 @@ class MetaHMR(System):
         def pseudo_body(k: Array | None) -> Body3D:
             aux_head, aux_buffers = params["aux"]["head"], stats["aux"]["head"]
             return self.embody(
-                body, self.regress("aux", aux_head, aux_buffers, aux_features, batch, k)
+                body, self.regress("aux", aux_head, aux_buffers, aux_seen["features"], batch, k)
             )
 
         measured: dict[str, Array] = {}
@@ -438,11 +452,12 @@ class MetaHMR(System):
 
         truth = self.truth(body, batch)
         adapted = self.embody(body, self.regress("main", head, buffers, features, batch, key(-1)))
-        terms = self.true_terms(adapted, truth, batch)
+        terms = {**self.true_terms(adapted, truth, batch), **self.point_terms(seen, batch)}
         total = self.weighted(terms)
         measured |= {f"loss_{name}": term for name, term in terms.items()}
         if train and self.aux_supervision:
             aux_terms = self.true_terms(pseudo_body(key(-2)), truth, batch)
+            aux_terms |= self.point_terms(aux_seen, batch)
             aux_total = self.weighted(aux_terms)
             measured["loss_aux"] = aux_total
             total = total + aux_total
@@ -466,12 +481,11 @@ class MetaHMR(System):
                 return jax.tree.map(lambda x: x[0], found)
 
             return jax.vmap(single)(variables["params"]["main"], dict(batch))
-        features, _ = self.encode("main", variables, batch["image"], False, 1)
         regression = self.regress(
             "main",
             variables["params"]["main"]["head"],
             variables["batch_stats"]["main"]["head"],
-            features,
+            self.features("main", variables, batch["image"]),
             batch,
         )
         return self.prediction(variables, regression, batch)
