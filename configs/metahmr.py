@@ -188,6 +188,7 @@ def _resnet50(config: ConfigDict) -> None:
     config.system.inner_lr = config.tto.inner_lr = config.tto.after_lr = 1e-5
     config.system.outer_lr = config.system.aux_lr = 1e-4
     config.system.vertex_stride = 1
+    config.system.weights.points = 0.0
     config.training.steps = 20000
     config.training.log_every = 100
     config.training.eval_every = 2000

@@ -11,7 +11,7 @@ from jaxrecon.errors import UserError
 from jaxrecon.systems.meta_hmr import AdaptSettings, MetaHMR
 
 
-@pytest.mark.parametrize("preset", ["", "tiny", "resnet50", "paper"])
+@pytest.mark.parametrize("preset", ["", "tiny", "pretrain", "resnet50", "paper"])
 def test_presets_have_the_same_fields(preset: str) -> None:
     config = load_config(f"metahmr:{preset}")
     assert field_names(config) == field_names(load_config("metahmr"))

@@ -5,6 +5,7 @@ same, from large collections. A small one that starts from nothing learns it muc
 maps are read at points: the softmax of a map over all places, and what is found there.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -28,7 +29,7 @@ class PointPooling(nn.Module):
 
     points: int
     features: int
-    norm: dict[str, Any]
+    norm: Mapping[str, Any]
 
     @nn.compact
     def __call__(self, stages: list[Float[AnyArray, "b _h _w _c"]]) -> dict[str, Array]:
