@@ -89,7 +89,7 @@ def _cpu_convolution(x: Array, kernel: Array, stride: int, padding: int) -> Arra
 
 def _cpu_input_gradient(g: Array, kernel: Array, stride: int, padding: int, size: Size) -> Array:
     one_by_one = kernel.shape[:2] == (1, 1)
-    compute = cpu.matmul_input_gradient if one_by_one else _lax_input_gradient
+    compute = cpu.matmul_input_gradient if one_by_one else cpu.flipped_input_gradient
     return compute(g, kernel, stride, padding, size)
 
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrecon.geometry.rotations import rot6d_to_matrix
-from jaxrecon.networks.resnet import RESNETS, ResNet, normalise_image
+from jaxrecon.networks.backbones import backbone
+from jaxrecon.networks.resnet import normalise_image
 from jaxrecon.typing import AnyArray, Array, Float
 
 POSE, SHAPE, CAMERA, BOX = 144, 10, 3, 3
@@ -137,7 +138,7 @@ class HMRNetwork(nn.Module):
     """Backbone and head: image (and box) to pose, shape and camera.
 
     Attributes:
-        backbone: Name in `RESNETS`.
+        backbone_name: Key of `networks.backbones.BACKBONES`.
         iterations: Of the head; 10 in main networks, 3 in auxiliary ones.
         box_input: CLIFF's box information goes to the head.
         hidden: Units of fc1 and fc2.
@@ -153,7 +154,7 @@ class HMRNetwork(nn.Module):
     axis_name: str | None = None
 
     def setup(self) -> None:
-        self.backbone = ResNet(RESNETS[self.backbone_name], axis_name=self.axis_name)
+        self.backbone = backbone(self.backbone_name, self.axis_name)
         self.head = RegressionHead(self.iterations, self.box_input, self.hidden, self.dropout)
 
     def __call__(

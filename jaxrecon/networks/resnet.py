@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrecon.networks.layers import BatchNorm, Conv, max_pool_3x3_s2
+from jaxrecon.networks.layers import BatchNorm, Conv, kaiming_normal_fan_out, max_pool_3x3_s2
 from jaxrecon.networks.points import PointPooling
 from jaxrecon.typing import AnyArray, Array, Float
 
@@ -46,15 +46,17 @@ _FIRST, _SECOND, _THIRD = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 _SHORTCUT = ("downsample_0", "downsample_1")
 
 
-class _Normed(nn.Module):
+class _Normed(nn.Module, kw_only=True):
     """Base of the blocks: convolution and batch norm under their published names."""
 
     norm: dict
+    kernel_init: nn.initializers.Initializer = kaiming_normal_fan_out
 
     def conv_norm(
         self, names: tuple[str, str], x: Array, features: int, kernel: int, stride: int = 1
     ) -> Array:
-        x = Conv(features, kernel, stride, kernel // 2, name=names[0])(x)
+        padding, init = kernel // 2, self.kernel_init
+        x = Conv(features, kernel, stride, padding, kernel_init=init, name=names[0])(x)
         return BatchNorm(**self.norm, name=names[1])(x)
 
 

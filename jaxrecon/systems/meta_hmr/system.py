@@ -43,8 +43,8 @@ from jaxrecon.geometry.rotations import (
     quaternion_to_matrix,
     rot6d_to_matrix,
 )
+from jaxrecon.networks.backbones import BACKBONES
 from jaxrecon.networks.hmr import HMRNetwork, Regression
-from jaxrecon.networks.resnet import RESNETS
 from jaxrecon.optimization.meta import Order, sgd_step
 from jaxrecon.systems.base import Adaptation, Aux, Batch, Prediction, System, Variables
 from jaxrecon.systems.meta_hmr import losses
@@ -99,7 +99,7 @@ class MetaHMR(System):
 
     Attributes:
         model: "cliff" (sees where the crop lies in the photograph) or "hmr" (crop only).
-        backbone, aux_backbone: Names in `networks.resnet.RESNETS`.
+        backbone, aux_backbone: Names in `networks.backbones.BACKBONES`.
         image_size: (height, width) of the crop in pixels.
         inner_steps: Steps of the inner loop; 0 is ordinary training without an aux network.
         order: "first" drops second derivatives, "second" is the exact meta-gradient.
@@ -148,8 +148,8 @@ class MetaHMR(System):
     def __post_init__(self) -> None:
         for name, value, valid in (
             ("model", self.model, MODELS),
-            ("backbone", self.backbone, tuple(RESNETS)),
-            ("aux_backbone", self.aux_backbone, tuple(RESNETS)),
+            ("backbone", self.backbone, tuple(BACKBONES)),
+            ("aux_backbone", self.aux_backbone, tuple(BACKBONES)),
             ("order", self.order, ORDERS),
             ("test_time.optimizer", self.test_time.optimizer, ("adam", "sgd")),
         ):
