@@ -1,12 +1,15 @@
-"""Between PyTorch state dicts and our variables, both ways, with a report per tensor.
+"""Between PyTorch state dicts and our variables, both ways, with a report of every layer.
 
-A rule turns a state-dict name into a path in our tree; the kind of the tensor follows from the
-path. Convolution kernels go [O, I, kh, kw] -> [kh, kw, I, O], linear weights [O, I] -> [I, O].
+Each of our leaves knows its state-dict name: `layer1_0/conv1/kernel` is `layer1.0.conv1.weight`.
+What repeats in a loop (`networks.hrnet`) is one leaf with leading axes and many tensors there:
+`stage3/branches_1/bn1/scale` at [2, 0] is `stage3.2.branches.1.0.bn1.weight`. Convolution kernels
+go [O, I, kh, kw] -> [kh, kw, I, O], linear weights [O, I] -> [I, O].
 """
 
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,157 +19,221 @@ from flax import traverse_util
 from jaxrecon.errors import UserError
 
 Path = tuple[str, ...]
-_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-_HEAD = re.compile(r"^(fc1|fc2|decpose|decshape|deccam)\.(weight|bias)$")
-_INIT = re.compile(r"^(init_pose|init_shape|init_cam)$")
-_DROPPED = re.compile(r"num_batches_tracked$")
-_BATCH_NORM = re.compile(r"(^|\.)(bn\d+|downsample\.1)\.(\w+)$")
-_CONVOLUTION = re.compile(r"(^|\.)(conv\d+|downsample\.0)\.(weight|bias)$")
+Shape = tuple[int, ...]
+COLLECTIONS = ("params", "batch_stats")
+NOTHING = "(?!)"  # the pattern that matches no name
+_LEAVES = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var": "running_var"}
+_MODULE = re.compile(r"^(downsample_stage_\d|[a-z_]+?\d*)((?:_\d+)*)$")
+_STACKED = re.compile(r"^(stage\d|branches_\d)$")
+_UNUSED = re.compile(r"num_batches_tracked$")
+_LISTED = 20  # names that an error lists of each kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a tensor of a state dict is in our variables: a leaf, and an index into it."""
+
+    collection: str
+    path: Path
+    index: Shape = ()
+
+    def __str__(self) -> str:
+        where = "/".join((self.collection, *self.path))
+        return where + (str(list(self.index)) if self.index else "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a conversion did: names loaded, dropped on purpose, missing and unexpected."""
+    """What a conversion did with every tensor.
 
-    loaded: tuple[str, ...]
-    dropped: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    Attributes:
+        loaded: Name of each loaded tensor, its shape there and its place here.
+        dropped: Names without use here, by the layout of the file.
+        kept: Names that this layout never has: they keep the values they had.
+        missing: Names that the file lacks.
+        unexpected: Names that the network does not have.
+    """
 
-    def text(self) -> str:
-        """A line for each kind, and the names that did not fit."""
+    loaded: Mapping[str, tuple[Shape, Address]]
+    dropped: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+    def text(self, most: int | None = None) -> str:
+        """A line of counts, and the names that were not loaded (at most so many of each kind)."""
         lines = [
             f"{len(self.loaded)} tensors loaded, {len(self.dropped)} dropped on purpose, "
-            f"{len(self.missing)} missing, {len(self.unexpected)} unexpected"
+            f"{len(self.kept)} kept as they were, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected"
         ]
-        lines += [f"  missing {name}" for name in self.missing]
-        lines += [f"  unexpected {name}" for name in self.unexpected]
+        rest = [name for name in self.dropped if not _UNUSED.search(name)]
+        for what, names in (
+            ("dropped", rest),
+            ("kept", self.kept),
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+        ):
+            lines += [f"  {what} {name}" for name in names[:most]]
+            if most is not None and len(names) > most:
+                lines.append(f"  ... and {len(names) - most} more {what}")
+        return "\n".join(lines)
+
+    def layers(self) -> str:
+        """A line for each layer: its name there, what was loaded, how much, and where to."""
+        layers: dict[str, list[str]] = {}
+        for name in self.loaded:
+            layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+        lines = []
+        for layer, names in layers.items():
+            numbers = sum(math.prod(self.loaded[name][0]) for name in names)
+            what = " ".join(
+                f"{name.rpartition('.')[2]}{list(self.loaded[name][0])}" for name in names
+            )
+            address = self.loaded[names[0]][1]
+            parent = "/".join(address.path[:-1] or address.path)
+            index = str(list(address.index)) if address.index else ""
+            lines.append(f"{layer}: {what}, {numbers} numbers -> {parent}{index}")
         return "\n".join(lines)
 
 
-def _module_path(dotted: str) -> Path:
-    """`layer1.0.downsample.1` -> (layer1_0, downsample_1): numbers join the name before them."""
-    return tuple(re.sub(r"\.(\d+)", r"_\1", dotted).split("."))
+def _torch_names(collection: str, path: Path, shape: Shape) -> Iterator[tuple[str, Address]]:
+    """The state-dict names of one of our leaves, and which part of it each is."""
+    modules, leaf = path[1:-1], _LEAVES.get(path[-1], path[-1])
+    stacked = sum(bool(_STACKED.match(module)) for module in modules)
+    for index in np.ndindex(*shape[:stacked]):
+        left = iter(index)
+        parts = []
+        for module in modules:
+            match = _MODULE.match(module)
+            assert match is not None, module
+            parts += [match[1], *match[2].split("_")[1:]]
+            if _STACKED.match(module):
+                parts.append(str(next(left)))
+        yield ".".join([*parts, leaf]), Address(collection, path, tuple(index))
 
 
-def resnet_path(name: str) -> tuple[str, Path] | None:
-    """(collection, path) of a ResNet state-dict name in `HMRNetwork`; None for what is dropped.
-
-    Raises:
-        KeyError: for a name that the network does not have.
-    """
-    if _DROPPED.search(name):
-        return None
-    if match := _HEAD.match(name):
-        leaf = "kernel" if match[2] == "weight" else "bias"
-        return "params", ("head", match[1], leaf)
-    if _INIT.match(name):
-        return "batch_stats", ("head", name)
-    if match := _BATCH_NORM.search(name):
-        module, leaf = name.rsplit(".", 1)
-        collection = "batch_stats" if leaf.startswith("running") else "params"
-        return collection, ("backbone", *_module_path(module), _NORM[leaf])
-    if _CONVOLUTION.search(name):
-        module, leaf = name.rsplit(".", 1)
-        return "params", ("backbone", *_module_path(module), "kernel" if leaf == "weight" else leaf)
-    raise KeyError(name)
+def addresses(variables: Mapping[str, Any]) -> dict[str, Address]:
+    """Every state-dict name of a network's variables (arrays or shapes), without any prefix."""
+    return {
+        name: address
+        for collection in COLLECTIONS
+        for path, leaf in traverse_util.flatten_dict(dict(variables.get(collection, {}))).items()
+        for name, address in _torch_names(collection, path, np.shape(leaf))
+    }
 
 
-def to_ours(array: np.ndarray) -> np.ndarray:
-    """Memory order of a tensor's axes: PyTorch's to ours."""
+def _is_linear(path: Path, array: np.ndarray) -> bool:
+    return path[-1] == "kernel" and array.ndim == 2
+
+
+def _to_ours(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim == 4:
-        return np.ascontiguousarray(array.transpose(2, 3, 1, 0))
-    return np.asarray(array)
+        return array.transpose(2, 3, 1, 0)
+    return array.T if _is_linear(path, array) else array
 
 
-def to_torch(array: np.ndarray) -> np.ndarray:
-    """Memory order of a tensor's axes: ours to PyTorch's."""
+def _to_torch(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim == 4:
         return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
-    return np.asarray(array)
-
-
-def _is_linear(path: Path) -> bool:
-    return path[0] == "head" and path[-1] == "kernel"
+    return np.ascontiguousarray(array.T) if _is_linear(path, array) else array
 
 
 def state_dict_to_variables(
-    state: Mapping[str, np.ndarray], template: Mapping[str, Any], strict: bool = True
+    state: Mapping[str, np.ndarray],
+    template: Mapping[str, Any],
+    strict: bool = True,
+    lacks: str = NOTHING,
+    drops: Collection[str] = (),
 ) -> tuple[dict[str, Any], Report]:
     """Our `params` and `batch_stats` from a published state dict.
 
     Args:
-        state: name -> array, in PyTorch's layout.
+        state: name -> array, in PyTorch's layout, names without prefix.
         template: variables of the network (arrays or shapes); what the state dict lacks keeps
             the template's values.
         strict: Refuse missing and unexpected names.
+        lacks: Pattern of the names which files of this layout never have.
+        drops: Names which files of this layout have for another purpose.
 
     Raises:
         UserError: a shape that does not fit, or (strict) names that do not.
     """
-    flat = {
-        collection: traverse_util.flatten_dict(dict(template[collection]))
-        for collection in ("params", "batch_stats")
-    }
-    loaded, dropped, unexpected = [], [], []
-    seen: set[tuple[str, Path]] = set()
+    flat = {c: traverse_util.flatten_dict(dict(template[c])) for c in COLLECTIONS}
+    known = addresses(template)
+    loaded: dict[str, tuple[Shape, Address]] = {}
+    written: dict[tuple[str, Path], np.ndarray] = {}
+    dropped, unexpected = [], []
     for name, value in state.items():
-        try:
-            target = resnet_path(name)
-        except KeyError:
-            unexpected.append(name)
-            continue
-        if target is None:
+        if _UNUSED.search(name) or name in drops:
             dropped.append(name)
             continue
-        collection, path = target
-        if path not in flat[collection]:
+        if name not in known:
             unexpected.append(name)
             continue
-        array = np.asarray(value).T if _is_linear(path) else to_ours(np.asarray(value))
-        want = np.shape(flat[collection][path])
+        address = known[name]
+        leaf = flat[address.collection][address.path]
+        array = _to_ours(np.asarray(value), address.path)
+        want = np.shape(leaf)[len(address.index) :]
         if array.shape != want:
             raise UserError(
-                f"{name}: the checkpoint has shape {np.shape(value)}, this network "
-                f"{'/'.join(path)} has {want}; is it a checkpoint of another model or backbone?"
+                f"{name}: the checkpoint has shape {np.shape(value)}, this network's "
+                f"{'/'.join(address.path)} has {want}; is it a checkpoint of another model or "
+                "backbone?"
             )
-        flat[collection][path] = np.asarray(array, np.float32)
-        seen.add(target)
-        loaded.append(name)
-    missing = tuple(
-        _torch_name(collection, path)
-        for collection, leaves in flat.items()
-        for path in leaves
-        if (collection, path) not in seen
+        key = (address.collection, address.path)
+        if key not in written:
+            written[key] = _writable(leaf)
+        written[key][address.index] = array
+        loaded[name] = (np.shape(value), address)
+    absent = [name for name in known if name not in loaded]
+    kept = tuple(name for name in absent if re.search(lacks, name))
+    report = Report(
+        loaded=loaded,
+        dropped=tuple(dropped),
+        kept=kept,
+        missing=tuple(name for name in absent if name not in kept),
+        unexpected=tuple(unexpected),
     )
-    report = Report(tuple(loaded), tuple(dropped), missing, tuple(unexpected))
-    if strict and (missing or unexpected):
+    if strict and (report.missing or report.unexpected):
         raise UserError(
-            f"the checkpoint does not fit this network: {report.text()}; convert with "
+            f"the checkpoint does not fit this network: {report.text(_LISTED)}; convert with "
             "strict=False to load what fits"
         )
+    for (collection, path), array in written.items():
+        flat[collection][path] = array
     return {c: traverse_util.unflatten_dict(leaves) for c, leaves in flat.items()}, report
 
 
-def _torch_name(collection: str, path: Path) -> str:
-    """The state-dict name of one of our leaves: the inverse of `resnet_path`."""
-    back = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var": "running_var"}
-    *modules, leaf = path[1:]
-    dotted = ".".join(re.sub(r"^(layer\d+|downsample)_(\d+)$", r"\1.\2", m) for m in modules)
-    return ".".join(part for part in (dotted, back.get(leaf, leaf)) if part)
+def _writable(leaf: Any) -> np.ndarray:
+    """A copy of a leaf of a template; zeros where it is but a shape."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return np.zeros(leaf.shape, np.float32)
+    return np.array(leaf, np.float32)
 
 
-def variables_to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A state dict of PyTorch's names and layout, `num_batches_tracked` included (as 0)."""
+def torch_tensor(variables: Mapping[str, Any], address: Address) -> np.ndarray:
+    """The tensor at an address, in PyTorch's layout."""
+    leaf: Any = variables[address.collection]
+    for key in address.path:
+        leaf = leaf[key]
+    return _to_torch(np.asarray(leaf)[address.index], address.path)
+
+
+def variables_to_state_dict(
+    variables: Mapping[str, Any], backbone_prefix: str = ""
+) -> dict[str, np.ndarray]:
+    """A state dict of PyTorch's names and layout, `num_batches_tracked` included (as 0).
+
+    Args:
+        backbone_prefix: What comes before the names of the backbone's tensors.
+    """
+    on_host = jax.device_get({c: dict(variables[c]) for c in COLLECTIONS})
     state: dict[str, np.ndarray] = {}
-    for collection in ("params", "batch_stats"):
-        leaves = traverse_util.flatten_dict(jax.device_get(dict(variables[collection])))
-        for path, value in leaves.items():
-            array = np.asarray(value)
-            array = np.ascontiguousarray(array.T) if _is_linear(path) else to_torch(array)
-            name = _torch_name(collection, path)
-            state[name] = array
-            if name.endswith("running_var"):
-                tracked = name.replace("running_var", "num_batches_tracked")
-                state[tracked] = np.zeros((), np.int64)
+    for plain, address in addresses(on_host).items():
+        name = backbone_prefix + plain if address.path[0] == "backbone" else plain
+        state[name] = torch_tensor(on_host, address)
+        if name.endswith("running_var"):
+            tracked = name.replace("running_var", "num_batches_tracked")
+            state[tracked] = np.zeros((), np.int64)
     return state
