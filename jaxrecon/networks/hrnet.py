@@ -189,10 +189,10 @@ class HRNet(nn.Module):
     def _stages(self, x: Array, settings: dict[str, Any]) -> tuple[dict[str, Array], list[Array]]:
         """Activations of all stages by name, and the branches of the last one."""
         spec = self.spec
-        for i in ("1", "2"):
+        for number in (1, 2):
             init = settings["kernel_init"]
-            x = Conv(spec.stem, 3, 2, 1, kernel_init=init, name=f"conv{i}")(x)
-            x = nn.relu(BatchNorm(**settings["norm"], name=f"bn{i}")(x))
+            x = Conv(spec.stem, 3, 2, 1, kernel_init=init, name=f"conv{number}")(x)
+            x = nn.relu(BatchNorm(**settings["norm"], name=f"bn{number}")(x))
         for i in range(spec.blocks):
             x = Bottleneck(spec.stem, 1, name=f"layer1_{i}", **settings)(x)
         out = {"layer1": x}

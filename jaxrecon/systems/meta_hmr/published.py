@@ -114,7 +114,7 @@ def export_checkpoint(variables: Variables) -> dict[str, Any]:
     networks = {}
     for key, network in (("model", "main"), ("model_aux", "aux")):
         of_network = {c: variables[c][network] for c in COLLECTIONS}
-        prefix = _KINDS[_kind(addresses(of_network))][2]
+        prefix = _KINDS[kind_of(addresses(of_network))][2]
         networks[key] = variables_to_state_dict(of_network, prefix)
     return {**networks, "epoch": 0, "batch_idx": 0, "total_step_count": 0}
 
@@ -125,19 +125,21 @@ def _states(
     """What the file has for each network."""
     if not isinstance(tree, Mapping):
         raise UserError("the checkpoint is no dictionary of tensors, so there are no weights in it")
-    ours = {network: _kind(addresses(template)) for network, template in templates.items()}
+    ours = {network: kind_of(addresses(template)) for network, template in templates.items()}
     if "model" in tree and "model_aux" in tree:
         both = {"main": tree["model"], "aux": tree["model_aux"]}
-        states = {network: _State(_plain_names(both[network])) for network in wanted}
+        states = {network: _State(plain_names(both[network])) for network in wanted}
         for network, state in states.items():
-            if _kind(state.tensors) != ours[network]:
-                raise _another_kind(f"the checkpoint's {network} network", state, ours, (network,))
+            if kind_of(state.tensors) != ours[network]:
+                raise _anotherkind_of(
+                    f"the checkpoint's {network} network", state, ours, (network,)
+                )
         return states
     state = _single(tree)
-    kind = _kind(state.tensors)
+    kind = kind_of(state.tensors)
     fitting = [network for network in wanted if ours[network] == kind]
     if not fitting:
-        raise _another_kind("the checkpoint's network", state, ours, wanted)
+        raise _anotherkind_of("the checkpoint's network", state, ours, wanted)
     return {network: state for network in fitting}
 
 
@@ -153,18 +155,18 @@ def _single(tree: Mapping[str, Any]) -> _State:
             "the checkpoint has neither 'model' nor 'state_dict'; it has "
             + ", ".join(str(key) for key in list(tree)[:8])
         )
-    plain = _plain_names(found)
+    plain = plain_names(found)
     if "fc1.weight" in plain:
         without_mean = not any(name.startswith("init_") for name in plain)
         return _State(plain, lacks=_MEAN_PARAMETERS) if without_mean else _State(plain)
     lacks, drops = _HEAD, _CLASSIFIER
-    if _kind(plain) == "strided":
+    if kind_of(plain) == "strided":
         # Heatmaps of COCO's joints; the way down to stride 32 is Meta-HMR's own.
         lacks, drops = lacks + r"|^downsample_stage_|^final_layer\.", drops + r"|^final_layer\."
     dropped = {name for name in plain if re.search(drops, name)}
     if any(_in_backbone(name) for name in found):
         # What stands beside the backbone is the head of another task.
-        dropped |= set(_plain_names({n: x for n, x in found.items() if not _in_backbone(n)}))
+        dropped |= set(plain_names({n: x for n, x in found.items() if not _in_backbone(n)}))
     return _State(plain, lacks, frozenset(dropped))
 
 
@@ -172,25 +174,26 @@ def _in_backbone(name: str) -> bool:
     return name.removeprefix("module.").startswith("backbone.")
 
 
-def _kind(names: Iterable[str]) -> str:
-    """The kind of network that has such (plain) names."""
+def kind_of(names: Iterable[str]) -> str:
+    """The kind of network with such (plain) names: resnet, strided or classification."""
     tops = {name.partition(".")[0] for name in names}
     if "incre_modules" in tops:
         return "classification"
     return "strided" if "stage2" in tops else "resnet"
 
 
-def _another_kind(
+def _anotherkind_of(
     what: str, state: _State, ours: Mapping[str, str], networks: Sequence[str]
 ) -> UserError:
-    called, backbones, _ = _KINDS[_kind(state.tensors)]
+    called, backbones, _ = _KINDS[kind_of(state.tensors)]
     fields = {"main": "system.backbone", "aux": "system.aux_backbone"}
     have = " and ".join(f"{network} is {_KINDS[ours[network]][0]}" for network in networks)
     choose = " or ".join(f"config.{fields[network]}" for network in networks)
     return UserError(f"{what} is {called}, but here {have}; set {choose} to {backbones}")
 
 
-def _plain_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def plain_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors without what the authors put before their names."""
     plain = {}
     for name, value in state.items():
         for prefix in _PREFIXES:

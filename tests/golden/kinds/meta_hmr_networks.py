@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrecon.networks.convert import resnet_path, state_dict_to_variables, to_torch
+from jaxrecon.networks.convert import addresses, state_dict_to_variables, torch_tensor
 from jaxrecon.networks.hmr import HMRNetwork
+from jaxrecon.systems.meta_hmr.published import kind_of, plain_names
 from tests.golden.kinds.meta_hmr_geometry import import_file
-from tests.golden.runner import Case, Check, NotYet, kind
+from tests.golden.runner import Case, Check, kind
 
 
 def apply_overrides(name: str, array: np.ndarray, rules: list) -> np.ndarray:
@@ -48,14 +49,31 @@ def is_hrnet(names: Any) -> bool:
     return any(".stage2." in f".{name}" for name in names)
 
 
-def network_for(state: Mapping[str, np.ndarray], features: int, iterations: int) -> HMRNetwork:
+_BACKBONES = {
+    "resnet": "resnet50",
+    "strided": "hrnet_w48",
+    "classification": "hrnet_w48_classification",
+}
+
+
+def backbone_of(state: Mapping[str, np.ndarray]) -> str:
+    """The name of the backbone whose tensors a state dict has."""
+    return _BACKBONES[kind_of(plain_names(state))]
+
+
+def has_box(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether the head takes CLIFF's box information beside the features and the estimate."""
+    features = 720 if backbone_of(state) == "hrnet_w48" else 2048
+    return state["fc1.weight"].shape[1] == features + 160
+
+
+def network_for(state: Mapping[str, np.ndarray], iterations: int) -> HMRNetwork:
     """The network whose sizes the state dict shows."""
-    hidden, inputs = state["fc1.weight"].shape
     return HMRNetwork(
-        backbone_name="resnet50",
+        backbone_name=backbone_of(state),
         iterations=iterations,
-        box_input=inputs == features + 160,
-        hidden=hidden,
+        box_input=has_box(state),
+        hidden=state["fc1.weight"].shape[0],
         dropout=0.0,
     )
 
@@ -68,7 +86,7 @@ def load(network: HMRNetwork, state: Mapping[str, np.ndarray], height: int, widt
         jax.ShapeDtypeStruct((1, height, width, 3), np.float32),
         jax.ShapeDtypeStruct((1, 3), np.float32) if network.box_input else None,
     )
-    variables, _ = state_dict_to_variables(state, template)
+    variables, _ = state_dict_to_variables(plain_names(state), template)
     return variables
 
 
@@ -80,19 +98,18 @@ def check_sum(array: Any) -> np.ndarray:
     return np.concatenate([[flat.mean(), flat.std(), np.abs(flat).max()], first])
 
 
+def torch_tensors(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All tensors by their plain state-dict names, in PyTorch's layout."""
+    return {name: torch_tensor(variables, where) for name, where in addresses(variables).items()}
+
+
 def torch_leaf(variables: Mapping[str, Any], name: str) -> np.ndarray:
-    """One of our leaves under its state-dict name, in PyTorch's layout."""
-    target = resnet_path(name)
-    assert target is not None, name
-    collection, path = target
-    value: Any = variables[collection]
-    for key in path:
-        value = value[key]
-    array = np.asarray(value)
-    return array.T if path[0] == "head" and path[-1] == "kernel" else to_torch(array)
+    """One of our tensors by its state-dict name, in PyTorch's layout."""
+    (plain,) = plain_names({name: np.zeros(())})
+    return torch_tensor(variables, addresses(variables)[plain])
 
 
-def strided(array: Any, channels: int, want: np.ndarray) -> np.ndarray:
+def subsampled(array: Any, channels: int) -> np.ndarray:
     """NHWC activation in the subsampled NCHW form of the files."""
     return np.asarray(array).transpose(0, 3, 1, 2)[:, ::channels, ::4, ::4]
 
@@ -100,14 +117,10 @@ def strided(array: Any, channels: int, want: np.ndarray) -> np.ndarray:
 @kind("meta_hmr", "net")
 def net(case: Case) -> list[Check]:
     a = case.arrays
-    assert case.manifest is not None
-    if is_hrnet(case.manifest):
-        raise NotYet("HRNet-W48 comes with issue 3")
     state = filled_state(case, "rules")
     count, _, height, width = (int(n) for n in a["in_image_shape"])
     iterations = int(a["in_n_iter"]) if "in_n_iter" in a else (3 if "aux" in case.words else 10)
-    features = state["layer4.0.conv3.weight"].shape[0]
-    network = network_for(state, features, iterations)
+    network = network_for(state, iterations)
     variables = load(network, state, height, width)
 
     inputs = import_file(str(case.support("golden_inputs.py")))
@@ -140,8 +153,9 @@ def net(case: Case) -> list[Check]:
         Check("cam", got.cam, a["out_cam"], 1e-4),
         Check("features", out["features"], a["out_features"], 1e-4),
     ]
-    for key in (k for k in a if re.fullmatch(r"out_layer\d", k)):
-        checks.append(Check(key, strided(out[key[4:]], 16, a[key]), a[key], 1e-4))
+    for key in (k for k in a if re.fullmatch(r"out_(layer\d|stage\d_\d|backbone)", k)):
+        every = 8 if key.startswith("out_stage") else 16
+        checks.append(Check(key, subsampled(out[key[4:]], every), a[key], 1e-4))
     for key in (k for k in a if k.startswith("out_new__")):
         name = key.removeprefix("out_new__")
         checks.append(Check(key, check_sum(torch_leaf(updated, name)), a[key], 1e-4))

@@ -18,13 +18,16 @@ from jaxrecon.systems.meta_hmr.losses import LossWeights
 from jaxrecon.systems.meta_hmr.system import AdaptSettings, MetaHMR
 from tests.golden.kinds.meta_hmr_geometry import VARIANTS, import_file, synthetic_body
 from tests.golden.kinds.meta_hmr_networks import (
+    backbone_of,
     check_sum,
     filled_state,
+    has_box,
     is_hrnet,
     load,
     torch_leaf,
+    torch_tensors,
 )
-from tests.golden.runner import Case, Check, NotYet, kind
+from tests.golden.runner import Case, Check, kind
 
 
 def official_batch(raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -196,9 +199,6 @@ class Setting:
 
 def make_setting(case: Case, rules: str, count: int, **options: Any) -> Setting:
     a = case.arrays
-    assert case.manifest is not None
-    if is_hrnet(case.manifest):
-        raise NotYet("HRNet-W48 comes with issue 3")
     states = {
         "main": filled_state(case, rules, "model."),
         "aux": filled_state(case, rules, "model_aux."),
@@ -207,10 +207,10 @@ def make_setting(case: Case, rules: str, count: int, **options: Any) -> Setting:
         height, width = (int(n) for n in a["in_image_hw"])
     else:
         height, width = (224, 224) if "square" in case.words else (256, 192)
-    features = states["main"]["layer4.0.conv3.weight"].shape[0]
-    box = states["main"]["fc1.weight"].shape[1] == features + 160
     system = MetaHMR(
-        model="cliff" if box else "hmr",
+        model="cliff" if has_box(states["main"]) else "hmr",
+        backbone=backbone_of(states["main"]),
+        aux_backbone=backbone_of(states["aux"]),
         image_size=(height, width),
         hidden=states["main"]["fc1.weight"].shape[0],
         dropout=0.0,
@@ -321,7 +321,7 @@ def meta(case: Case) -> list[Check]:
             norm = optax.global_norm(grads[name])
             checks.append(Check(f"{net} grad norm", norm, a[f"out_{net}_grad_norm"], 1e-4))
         if f"out_{net}_params_without_grad" in a:
-            silent = sum(not np.any(np.asarray(g)) for g in jax.tree.leaves(grads[name]))
+            silent = sum(not np.any(g) for g in torch_tensors({"params": grads[name]}).values())
             checks.append(Check(f"{net} without grad", silent, a[f"out_{net}_params_without_grad"]))
     rates = {"model": outer_lr, "model_aux": system.aux_lr}
     for key in (k for k in a if k.startswith("out_new__")):
@@ -429,12 +429,9 @@ def tto(case: Case) -> list[Check]:
                     got = getattr(trace.regressions, leaf)[index]
                     checks.append(Check(key, got, a[key], 5e-3))
         checks += _final_checks(a, i, trace.params, settings, ran)
-        changed = sum(
-            bool(np.any(np.asarray(x) != np.asarray(y)))
-            for x, y in zip(
-                jax.tree.leaves(trace.params), jax.tree.leaves(variables["params"]["main"])
-            )
-        )
+        before = torch_tensors({"params": variables["params"]["main"]})
+        after = torch_tensors({"params": trace.params})
+        changed = sum(bool(np.any(after[name] != before[name])) for name in before)
         checks.append(Check(f"b{i} params changed", changed, a[f"out_b{i}_params_changed"]))
         final = jax.tree.map(lambda x: x[-1], trace.regressions)
         prediction = system.prediction(variables, final, batch)
