@@ -7,9 +7,9 @@ or `jaxrecon.fit("metahmr")` from Python. Source: arXiv 2401.14121.
 
 | preset | what it is | data |
 | --- | --- | --- |
-| (none) | a small ResNet at small crops, for a laptop without a GPU | embedded photographs |
+| (none) | a small ResNet, small crops, shipped weights, for a laptop | embedded photographs |
 | `tiny` | everything once, in seconds: for tests, it learns nothing | embedded, a few |
-| `pretrain` | the small network alone: it made the weights that (none) starts from | embedded |
+| `pretrain` | the small network from nothing: made the shipped weights | embedded photographs |
 | `resnet50` | the published network at its published crop, from scratch | embedded photographs |
 | `paper` | the published training: data sets, initial weights, schedule | licensed, see below |
 
@@ -115,13 +115,13 @@ def _default() -> ConfigDict:
     config.data.cache_mb = 1024  # decoded crops kept in memory
 
     config.training = ConfigDict()
-    config.training.steps = 120
+    config.training.steps = 100
     config.training.epochs = 0  # above 0: replaces `steps`
     config.training.batch_size = 32
     config.training.seed = 2023
     config.training.log_every = 10
     config.training.eval_every = 0
-    config.training.checkpoint_every = 60
+    config.training.checkpoint_every = 50
     config.training.keep_checkpoints = 2
     config.training.best_metric = "pa_mpjpe"
     config.training.time_limit_minutes = 0.0  # 0: none
