@@ -69,6 +69,7 @@ def _default() -> ConfigDict:
     config.system.gt_weight = 1.0
     config.system.vertex_stride = 8
     config.system.mean_pose = True
+    config.system.unknown_gender = "male"  # or "neutral": of the ground truth
     config.system.weights = ConfigDict()
     config.system.weights.keypoints2d = 5.0
     config.system.weights.joints3d = 5.0
@@ -89,6 +90,12 @@ def _default() -> ConfigDict:
     config.tto.per_image = False
     config.tto.openpose = False  # fit detected joints instead of annotated ones
     config.tto.always_pseudo = False
+    config.tto.dual_every_step = False  # the paper's algorithm: the dual loss in all steps
+    # What is handed out: the "last" state, or each image's most "probable" one, if keypoints are
+    # off by a share of the crop and the first prediction by so many metres. Tables show both.
+    config.tto.keep = "probable"
+    config.tto.keypoint_noise = 0.02
+    config.tto.prior_deviation = 0.1
 
     config.body = ConfigDict()
     config.body.path = ""  # SMPL file or folder; empty: the open body
@@ -208,6 +215,7 @@ def _paper(config: ConfigDict) -> None:
     config.system.aux_lr = 1e-6
     config.system.aux_supervision = False
     config.tto.stop_change = 2e-5
+    config.tto.keep = "last"
     config.data.datasets = ("h36m", "coco", "mpii", "mpi_inf_3dhp")
     config.data.mixture = "published"
     config.data.occlusion = ("h36m", "mpi_inf_3dhp")

@@ -102,7 +102,7 @@ def example_samples(config: Any, adaptation: Any, count: int = 8) -> list[dict[s
     half = slice(None, _OPENPOSE) if openpose else slice(_OPENPOSE, None)
     evidence = [photo.keypoints2d[half] for photo in photos]
     before, after = (
-        _reconstructions(config, adaptation, photos, evidence, joint_set, step) for step in (0, -1)
+        _reconstructions(config, adaptation, photos, evidence, joint_set, s) for s in (0, None)
     )
     return [
         {"image": photo.image, "name": photo.name, "before": first, "after": last}
@@ -133,14 +133,18 @@ def _reconstructions(
     photos: list[Photo],
     evidence: list[np.ndarray],
     joint_set: str,
-    step: int = -1,
+    step: int | None = None,
 ) -> list[Reconstruction]:
-    """The state of one step of a history, each example with the history up to there."""
+    """The state of one step of a history, each example with the history up to there.
+
+    Without a step it is the last one, or each example's own where `tto.keep` is "probable".
+    """
     body = load_body(config.body.path or None)
     history = jax.device_get(adaptation.history)
-    until = len(history.betas) if step == -1 else step + 1
+    steps = _kept_steps(config, adaptation) if step is None else [step] * len(photos)
     results = []
-    for i, (photo, points) in enumerate(zip(photos, evidence)):
+    for i, (photo, points, step) in enumerate(zip(photos, evidence, steps)):
+        until = step + 1
         half = slice(None, _OPENPOSE) if joint_set == "openpose25" else slice(_OPENPOSE, None)
         distance = np.linalg.norm(history.keypoints2d[:until, i, half] - points[:, :2], axis=-1)
         seen = points[:, 2] >= CONFIDENT
@@ -163,6 +167,14 @@ def _reconstructions(
         camera = _camera(photo)
         results.append(Reconstruction([instance], camera, photo.image, config.system.name, body))
     return results
+
+
+def _kept_steps(config: Any, adaptation: Adaptation) -> list[int]:
+    """For every example of a history, the step whose state is the result."""
+    steps, count = adaptation.history.betas.shape[:2]
+    if config.tto.get("keep", "probable") == "probable" and adaptation.chosen is not None:
+        return [int(step) for step in jax.device_get(adaptation.chosen)]
+    return [steps - 1] * count
 
 
 def _system_for(config: Any, joint_set: str) -> System:

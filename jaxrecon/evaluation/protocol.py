@@ -29,6 +29,10 @@ class Evaluation:
     Attributes:
       curve: means at step 0 (before), 1, ..., `steps` (after) of test-time optimisation.
       baseline: means of the prediction without evidence (the mean pose); {} if there is none.
+      kept: means over the state that the system's own rule keeps for each example; {} if it has
+        none (see `Adaptation.chosen`).
+      worse: share of the examples that adaptation left worse than their start, by metric: for the
+        last state ("after") and for the kept one ("kept").
       examples: how many were measured.
       labelled: metric -> how many of these have a label for it.
       protocol: how it was measured, in words.
@@ -41,6 +45,8 @@ class Evaluation:
     examples: int
     labelled: dict[str, int]
     protocol: dict[str, Any]
+    kept: dict[str, float] = dataclasses.field(default_factory=dict)
+    worse: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     first: Any = None
 
     @property
@@ -62,6 +68,8 @@ class Evaluation:
             "mean_pose": _json_row(self.baseline),
             "before": _json_row(self.before),
             "after": _json_row(self.after),
+            "kept": _json_row(self.kept),
+            "worse_than_before": {rule: _json_row(row) for rule, row in self.worse.items()},
             "curve": [{"step": i, **_json_row(row)} for i, row in enumerate(self.curve)],
         }
 
@@ -81,8 +89,13 @@ class Evaluation:
         last = len(self.curve) - 1
         shown = [i for i in range(last + 1) if i in (0, last) or (i & (i - 1)) == 0]
         rows += [("before" if i == 0 else f"after {i}", self.curve[i]) for i in shown]
+        if self.kept:
+            rows.append(("kept", self.kept))
         for label, row in rows:
             lines.append(f"{label:<12}" + "".join(f"{row[name]:>16.2f}" for name in names))
+        for rule, row in self.worse.items():
+            shares = "".join(f"{100 * row[name]:>14.1f} %" for name in names)
+            lines.append(f"{'worse, ' + rule:<12}" + shares)
         return "\n".join(lines)
 
 
@@ -112,7 +125,7 @@ class Evaluator:
         self._placement = placement or Placement()
         self._baseline = baseline
         self._adapt = self._placement.each_device(_adaptation(system, steps))
-        self._pick, self._metrics, self._plain = _parts(system, self._placement)
+        self._pick, self._keep, self._metrics, self._plain = _parts(system, self._placement)
 
     def __call__(
         self,
@@ -155,14 +168,18 @@ class Evaluator:
             for name, (total, count) in sums.items()
         }
         names = [name for where, name in means if where == "curve"]
+
+        def row(place: str) -> dict[str, float]:
+            return {name: float(value) for (where, name), value in means.items() if where == place}
+
         return Evaluation(
             curve=[
                 {name: float(means["curve", name][i]) for name in names}
                 for i in range(self._steps + 1)
             ],
-            baseline={
-                name: float(means["baseline", name]) for where, name in means if where == "baseline"
-            },
+            baseline=row("baseline"),
+            kept=row("kept"),
+            worse={rule: found for rule in ("after", "kept") if (found := row(f"worse {rule}"))},
             examples=int(sum_over_hosts({"examples": float(done)})["examples"]),
             labelled={name: int(sums["curve", name][1][0]) for name in names},
             protocol={
@@ -188,6 +205,9 @@ class Evaluator:
             # One row for each step, then the examples.
             "curve": [self._placement.fetch_each(row) for row in curve],
         }
+        if self._steps and adapted.chosen is not None:
+            kept = self._keep(adapted.history, adapted.chosen)
+            found["kept"] = self._placement.fetch_each(self._metrics(variables, kept, batch))
         plain = self._plain(variables, batch) if self._baseline else None
         if plain is not None:
             found["baseline"] = self._placement.fetch_each(self._metrics(variables, plain, batch))
@@ -195,15 +215,16 @@ class Evaluator:
         for i in range(len(group)):
             rows = [row[i] for row in found["curve"]]
             metrics = {"curve": {name: np.stack([r[name] for r in rows]) for name in rows[0]}}
-            if "baseline" in found:
-                metrics["baseline"] = found["baseline"][i]
-            measured.append(metrics)
+            for where in ("kept", "baseline"):
+                if where in found:
+                    metrics[where] = found[where][i]
+            measured.append(metrics | _worse(metrics))
         return measured, adapted
 
 
 @functools.lru_cache(maxsize=8)
 def _parts(system: System, placement: Placement) -> tuple[Callable[..., Any], ...]:
-    """Pick a step of a history, measure a prediction, predict without evidence.
+    """Pick a step of a history, or one for each example; measure; predict without evidence.
 
     Apart from the adaptation, and shared, so that they compile once for all evaluations of a run.
     """
@@ -212,7 +233,34 @@ def _parts(system: System, placement: Placement) -> tuple[Callable[..., Any], ..
         return jax.tree.map(lambda x: x[step], history)
 
     each = placement.each_device
-    return each(pick), each(system.evaluate), each(system.baseline)
+    return each(pick), each(pick_each), each(system.evaluate), each(system.baseline)
+
+
+def pick_each(history: Any, chosen: Any) -> Any:
+    """Of a history with leaves (steps + 1, B, ...), the state of each example, (B, ...)."""
+
+    def pick(x: Any) -> Any:
+        index = jnp.asarray(chosen).reshape((1, -1) + (1,) * (x.ndim - 2))
+        return jnp.take_along_axis(x, index, axis=0)[0]
+
+    return jax.tree.map(pick, history)
+
+
+def _worse(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Whether each example ended worse than it started; NaN where it has no label."""
+    curve = metrics["curve"]
+    ends = {"after": {name: rows[-1] for name, rows in curve.items()}}
+    if len(next(iter(curve.values()))) == 1:
+        return {}
+    if "kept" in metrics:
+        ends["kept"] = dict(metrics["kept"])
+    return {
+        f"worse {rule}": {
+            name: np.where(np.isnan(value), np.nan, value > curve[name][0])
+            for name, value in row.items()
+        }
+        for rule, row in ends.items()
+    }
 
 
 def _adaptation(system: System, steps: int) -> Callable[..., Adaptation]:

@@ -79,11 +79,14 @@ class Adaptation:
       history: a `Prediction` whose leaves have a leading axis (steps + 1): before any step, and
         after each.
       losses: (steps + 1, B) or (steps + 1,), the objective at each of these.
+      chosen: (B,), the index in the history of the state that the system's own rule keeps; None
+        where it has no rule but to take the last.
     """
 
     variables: Leaf
     history: Leaf
     losses: Leaf
+    chosen: Leaf = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,6 +95,34 @@ def test_means_before_and_after_each_step(tmp_path: Path) -> None:
     assert f"{evaluation.after['error']:.2f}" in table
 
 
+class Choosing(Adapting):
+    """Keeps the first state of every other example, the last of the others."""
+
+    def adapt(self, variables: Variables, batch: Batch, steps: int) -> Adaptation:
+        result = super().adapt(variables, batch, steps)
+        odd = jnp.arange(len(batch["y"])) % 2
+        return result.replace(chosen=jnp.where(odd, steps, 0))
+
+
+def test_the_kept_states_and_the_shares_that_got_worse() -> None:
+    system, last = Choosing(), 3
+    found = Evaluator(system, steps=last)(fresh(system), batches())
+    variables, kept, worse = fresh(system), [], []
+    for batch in batches():
+        history = system.adapt(variables, batch, last).history
+        rows = np.stack([system.evaluate(variables, h, batch)["error"] for h in history])
+        chosen = np.where(np.arange(rows.shape[1]) % 2, rows[-1], rows[0])
+        kept += list(chosen[batch["valid"]])
+        worse += list((rows[-1] > rows[0])[batch["valid"]])
+    assert found.kept["error"] == pytest.approx(np.mean(kept), rel=1e-5)
+    assert found.worse["after"]["error"] == pytest.approx(np.mean(worse))
+    assert found.worse["after"]["error"] > 0  # this rule is not always a good one
+    assert found.worse["kept"]["error"] <= found.worse["after"]["error"]
+    assert "kept" in found.table() and "worse, after" in found.table()
+    assert found.to_dict()["worse_than_before"]["kept"]["error"] == found.worse["kept"]["error"]
+    assert Evaluator(Adapting(), steps=1)(fresh(system), batches()).kept == {}
+
+
 def test_without_adaptation_there_is_one_row() -> None:
     system = ToySystem()  # has no `adapt` and no baseline
     evaluation = Evaluator(system)(fresh(system), batches())

@@ -1,6 +1,8 @@
 """Meta-HMR on a tiny network: what the golden files cannot show."""
 
 import dataclasses
+import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxrecon.bodies import h36m_joints
 from jaxrecon.errors import UserError
-from jaxrecon.systems.meta_hmr import AdaptSettings, MetaHMR, losses
+from jaxrecon.systems.meta_hmr import AdaptSettings, MetaHMR, adaptation, losses, scores
 
 TINY = {
     "backbone": "resnet_tiny",
@@ -204,7 +207,7 @@ def test_perfect_prediction_has_no_error(tiny):
     system, variables = tiny
     batch = make_batch(2)
     prediction = jax.jit(system.predict)(variables, batch)
-    truth = jax.jit(system.true_vertices)(variables, batch)
+    truth = jax.jit(functools.partial(scores.true_vertices, system))(variables, batch)
     metrics = system.evaluate(variables, prediction.replace(vertices=truth), batch)
     for name in ("mpjpe", "pa_mpjpe", "pve"):
         np.testing.assert_allclose(metrics[name], 0, atol=0.05)
@@ -267,3 +270,70 @@ def test_masked_mean():
     assert losses.masked_mean(values, np.array([1, 0])) == 2
     assert losses.masked_mean(values, np.array([0, 0])) == 0
     assert losses.masked_mean(values) == 6
+
+
+def history_of(system, offsets_px, moved, batch):
+    """Predictions whose gt24 keypoints are off by pixels of the crop, joints by metres: (S, B)."""
+    zoom = batch["crop_trans"][:, 1, 1][:, None, None]
+    truth = batch["keypoints2d_full"][..., :2]
+    points = np.stack([truth + np.array([o, 0.0]) / zoom for o in offsets_px])
+    base = np.random.default_rng(0).normal(0, 0.3, (len(truth), 49, 3))
+    joints = np.stack([base * (1 + m) for m in moved])
+    return types.SimpleNamespace(keypoints2d=jnp.asarray(points), joints3d=jnp.asarray(joints))
+
+
+def test_the_kept_state_weighs_keypoints_against_the_start():
+    batch = make_batch(3)
+    system = MetaHMR(**TINY)
+    choose = adaptation.most_probable_state
+    # 64 px crops: 2 % are 1.3 px. The last step buys a pixel for a body blown up by half.
+    history = history_of(system, [8.0, 3.0, 2.0], [0.0, 0.02, 0.5], batch)
+    np.testing.assert_array_equal(choose(system, history, batch), [1, 1, 1])
+    trusting = AdaptSettings(prior_deviation=10.0)
+    trusting = dataclasses.replace(system, test_time=trusting)
+    np.testing.assert_array_equal(choose(trusting, history, batch), [2, 2, 2])
+    # Never a state whose keypoints fit worse than those of the start, nor one that is no number.
+    worse = history_of(system, [3.0, 4.0, np.nan], [0.0, 0.0, 0.0], batch)
+    np.testing.assert_array_equal(choose(system, worse, batch), [0, 0, 0])
+    with pytest.raises(UserError, match="keypoint_noise"):
+        AdaptSettings(keypoint_noise=0.0)
+
+
+def test_annotated_joints_score_where_there_is_no_mesh(tiny):
+    system, variables = tiny
+    batch = make_batch(2)
+    prediction = jax.jit(system.predict)(variables, batch)
+    joints = np.array(h36m_joints(variables["constants"]["neutral"], prediction.vertices))
+    annotated = np.zeros((2, 24, 4), np.float32)
+    annotated[:, scores.GT24_OF_H36M, :3] = joints - joints[:, :1]
+    annotated[:, scores.GT24_OF_H36M, 3] = 1
+    annotated[1, scores.GT24_OF_H36M[3], 3] = 0  # not all 17 are there
+    no_mesh = {**batch, "has_smpl": np.zeros(2, np.int32), "joints3d": annotated}
+    found = system.evaluate(variables, prediction, no_mesh)
+    np.testing.assert_allclose(found["mpjpe"][0], 0, atol=1e-2)
+    assert np.isnan(found["mpjpe"][1]) and np.isnan(found["pve"]).all()
+
+
+def test_unknown_gender_is_male_unless_told(tiny):
+    system, variables = tiny
+    batch = {**make_batch(2), "gender": np.array([-1, 2], np.int32)}
+    bodies = variables["constants"]
+    marked = {**variables, "constants": {**bodies, "male": bodies["male"].replace(
+        v_template=bodies["male"].v_template + 1.0)}}  # fmt: skip
+    male = scores.true_vertices(system, marked, batch)
+    neutral = dataclasses.replace(system, unknown_gender="neutral")
+    other = scores.true_vertices(neutral, marked, batch)
+    assert np.abs(male[0] - other[0]).max() > 0.5
+    np.testing.assert_array_equal(male[1], other[1])
+
+
+def test_the_papers_algorithm_descends_the_dual_loss_in_every_step(tiny):
+    system, variables = tiny
+    paper = AdaptSettings(inner_lr=1e-3, after_lr=1e-3, optimizer="sgd", dual_every_step=True)
+    system = dataclasses.replace(system, test_time=paper)
+    trace = jax.jit(lambda v, b: adaptation.test_time_optimise(system, v, b, 2))(
+        variables, make_batch(2)
+    )
+    # The dual loss is more than its 2D term.
+    assert (np.asarray(trace.objective) > 5 * np.asarray(trace.loss2d)).all()
+    assert trace.objective[-1] < trace.objective[0]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxrecon.errors import UserError
 from jaxrecon.networks.hmr import Regression
 from jaxrecon.systems.base import Adaptation, Batch, Variables
 from jaxrecon.typing import Array
@@ -22,6 +23,45 @@ if TYPE_CHECKING:
     from jaxrecon.systems.meta_hmr.system import MetaHMR
 
 Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptSettings:
+    """Settings of test-time optimisation (spec 6.1).
+
+    Attributes:
+        inner_lr: Rate of the first, plain, step of the five linear layers on the dual loss.
+        after_lr: Rate of the later steps.
+        optimizer: "adam" (the whole main network) or "sgd" (plain steps, linear layers only).
+        dual_step: Take the first step on the dual loss; otherwise every step is Adam's.
+        stop_change: Stop after the step whose loss changed by less than this; 0 never stops.
+        per_image: Every image adapts weights of its own (the paper) instead of the batch
+            sharing one set (the published code).
+        openpose: Fit OpenPose's joints instead of the annotated ones.
+        always_pseudo: Use the pseudo labels in the dual loss whatever labels the samples carry,
+            which photographs without annotation need (quirk 7).
+        dual_every_step: Descend the dual loss in the later steps too (the paper's algorithm,
+            quirk 6).
+        keypoint_noise, prior_deviation: Of the rule that picks the state to keep, see
+            `adaptation.most_probable_state`: a share of the crop's height, and metres.
+    """
+
+    inner_lr: float = 1e-5
+    after_lr: float = 1e-5
+    optimizer: str = "adam"
+    dual_step: bool = True
+    stop_change: float = 0.0
+    per_image: bool = False
+    openpose: bool = False
+    always_pseudo: bool = False
+    dual_every_step: bool = False
+    keypoint_noise: float = 0.02
+    prior_deviation: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("keypoint_noise", "prior_deviation"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"tto.{name}={getattr(self, name)}; it must be above 0")
 
 
 @flax.struct.dataclass
@@ -44,8 +84,11 @@ class Trace:
     steps_run: Any
 
 
-def _value_and_step(system: "MetaHMR", variables: Variables, batch: Batch, dual: bool) -> Any:
-    """A function of the main network's parameters: objective, (2D loss, regression)."""
+def _objectives(system: "MetaHMR", variables: Variables, batch: Batch, dual: bool) -> Any:
+    """Functions of the main network's parameters, and of its head's and given features.
+
+    Both give the objective, and (2D loss, regression).
+    """
     constants, stats = variables["constants"], variables["batch_stats"]
     body = constants["neutral"]
     image = batch["image"]
@@ -95,14 +138,17 @@ def test_time_optimise(
     settings = system.test_time
     params = variables["params"]["main"]
     stats = variables["batch_stats"]
-    objective, from_features = _value_and_step(system, variables, batch, dual=False)
+    later_dual = settings.dual_every_step
+    objective, from_features = _objectives(system, variables, batch, dual=later_dual)
     main_features = system.features("main", variables, batch["image"])
     losses2d: list[Array] = []
     objectives: list[Array] = []
     regressions: list[Regression] = []
 
     if settings.dual_step:
-        _, dual = _value_and_step(system, variables, batch, dual=True)
+        dual = from_features
+        if not later_dual:
+            _, dual = _objectives(system, variables, batch, dual=True)
         (value, (loss2d, regression)), gradient = jax.value_and_grad(dual, has_aux=True)(
             params["head"], main_features
         )
@@ -115,27 +161,28 @@ def test_time_optimise(
     plain = settings.optimizer == "sgd"
     adam = optax.adam(settings.after_lr)
 
-    def update(params: Params, moments: Any) -> tuple[Params, Any, Array, Regression]:
+    def update(params: Params, moments: Any) -> tuple[Params, Any, Array, Any]:
         if plain:
             # Plain steps move the linear layers only, so the features stay what they are.
-            (value, (_, regression)), gradient = jax.value_and_grad(from_features, has_aux=True)(
+            (value, seen), gradient = jax.value_and_grad(from_features, has_aux=True)(
                 params["head"], main_features
             )
-            return _descend_head(params, gradient, settings.after_lr), moments, value, regression
-        (value, (_, regression)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+            return _descend_head(params, gradient, settings.after_lr), moments, value, seen
+        (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         change, moments = adam.update(gradient, moments)
-        return optax.apply_updates(params, change), moments, value, regression
+        return optax.apply_updates(params, change), moments, value, seen
 
     def step(carry: Any, _: None) -> tuple[Any, Any]:
         params, moments, previous, done, last = carry
 
         def run(_: Any) -> Any:
-            new, new_moments, value, regression = update(params, moments)
+            new, new_moments, value, (loss2d, regression) = update(params, moments)
             stop = jnp.abs(previous - value) < settings.stop_change
-            return (new, new_moments, value, stop, regression), (value, regression, True)
+            return (new, new_moments, value, stop, regression), (value, loss2d, regression, True)
 
         def rest(_: Any) -> Any:
-            return (params, moments, previous, done, last), (jnp.nan * previous, last, False)
+            nothing = jnp.nan * previous
+            return (params, moments, previous, done, last), (nothing, nothing, last, False)
 
         # Without an early stop there is nothing to choose, and nothing to compile twice.
         if settings.stop_change > 0 and not plain:
@@ -146,7 +193,7 @@ def test_time_optimise(
     last = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
     moments = () if plain else adam.init(params)
     carry = (params, moments, previous, jnp.asarray(False), last)
-    carry, (values, trail, ran) = lax.scan(step, carry, None, length=later)
+    carry, (values, later2d, trail, ran) = lax.scan(step, carry, None, length=later)
     params = carry[0]
 
     final_features = main_features
@@ -168,7 +215,7 @@ def test_time_optimise(
     return Trace(
         params=params,
         regressions=regressions_all,
-        loss2d=jnp.concatenate([*(x[None] for x in losses2d), values]),
+        loss2d=jnp.concatenate([*(x[None] for x in losses2d), later2d]),
         objective=jnp.concatenate([*(x[None] for x in objectives), values]),
         steps_run=len(losses2d) + jnp.sum(ran),
     )
@@ -191,6 +238,7 @@ def _adapt_batch(system: "MetaHMR", variables: Variables, batch: Batch, steps: i
     return Adaptation(
         variables={**variables, "params": params}, history=predictions,
         losses=_losses(system, predictions, batch),
+        chosen=most_probable_state(system, predictions, batch),
     )  # fmt: skip
 
 
@@ -210,6 +258,7 @@ def _adapt_images(system: "MetaHMR", variables: Variables, batch: Batch, steps: 
     return Adaptation(
         variables={**variables, "params": shared}, history=predictions,
         losses=_losses(system, predictions, batch),
+        chosen=most_probable_state(system, predictions, batch),
     )  # fmt: skip
 
 
@@ -235,3 +284,32 @@ def _losses(system: "MetaHMR", predictions: Any, batch: Batch) -> Array:
 
     per_image = jax.vmap(one, in_axes=(0, 0, 0))
     return jax.vmap(lambda p: per_image(p.joints3d, p.cam, dict(batch)))(predictions)
+
+
+def most_probable_state(system: "MetaHMR", history: Any, batch: Batch) -> Array:
+    """Which state of a history each image should keep: (B,), 0 being the one before any step.
+
+    Adaptation trades what the network knows for what the keypoints say, and too much of it fits
+    their errors. Of the states on its way the rule keeps the most probable one, were keypoints
+    off by `keypoint_noise` (a share of the crop's height) and the network's first joints by
+    `prior_deviation` metres, root on root:
+
+        mean_j c_j |residual_j|^2 / noise^2 / mean_j c_j + mean_j |J_j - J_j(0)|^2 / deviation^2
+
+    So it never keeps a state whose keypoints fit worse than those of the start. Our own; the
+    published routine always takes the last state, and stops by the change of its loss.
+    """
+    settings = system.test_time
+    height, _ = system.image_size
+    half = slice(None, 25) if settings.openpose else slice(25, None)
+    seen = jnp.asarray(batch["keypoints2d_full"])[:, half]
+    zoom = jnp.abs(jnp.asarray(batch["crop_trans"])[:, 1, 1])[:, None, None]
+    residual = (history.keypoints2d[:, :, half] - seen[..., :2]) * zoom / height
+    confidence = seen[..., 2]
+    error = jnp.sum(confidence * jnp.sum(residual**2, -1), -1)
+    error = error / jnp.maximum(jnp.sum(confidence, -1), 1e-6)
+    joints = history.joints3d - jnp.mean(history.joints3d, axis=2, keepdims=True)
+    moved = jnp.mean(jnp.sum((joints - joints[:1]) ** 2, -1), -1)
+    cost = error / settings.keypoint_noise**2 + moved / settings.prior_deviation**2
+    # A state that is no number is never the better one.
+    return jnp.argmin(jnp.where(jnp.isfinite(cost), cost, jnp.inf), axis=0)

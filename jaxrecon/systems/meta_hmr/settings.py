@@ -7,6 +7,8 @@ from jaxrecon.errors import UserError
 from jaxrecon.systems.meta_hmr.losses import LossWeights
 from jaxrecon.systems.meta_hmr.system import AdaptSettings, MetaHMR
 
+KEEP = ("last", "probable")
+
 
 def system_settings(config: Any) -> dict[str, Any]:
     """Keyword arguments of `MetaHMR` from the groups `system`, `tto` and `body`.
@@ -21,6 +23,8 @@ def system_settings(config: Any) -> dict[str, Any]:
     weights = _only_known("system.weights", dict(fields.pop("weights", {})), LossWeights)
     test_time = dict(config["tto"])
     test_time.pop("steps", None)
+    if (keep := test_time.pop("keep", "last")) not in KEEP:
+        raise UserError(f"tto.keep={keep!r} is not one of {', '.join(KEEP)}")
     fields = _only_known("system", fields, MetaHMR)
     if "image_size" in fields:
         height, width = fields["image_size"]

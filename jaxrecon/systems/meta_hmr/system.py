@@ -24,12 +24,10 @@ from jaxrecon.bodies import (
     joints49,
     joints49_model,
     load_body,
-    lsp14_centred,
 )
 from jaxrecon.bodies.model import regressor_support
 from jaxrecon.bodies.poses import mean_pose6d
 from jaxrecon.errors import UserError
-from jaxrecon.geometry import metrics as errors
 from jaxrecon.geometry.cameras import (
     HMR_FOCAL,
     apply_affine,
@@ -48,6 +46,7 @@ from jaxrecon.networks.hmr import HMRNetwork, Regression
 from jaxrecon.optimization.meta import Order, sgd_step
 from jaxrecon.systems.base import Adaptation, Aux, Batch, Prediction, System, Variables
 from jaxrecon.systems.meta_hmr import losses
+from jaxrecon.systems.meta_hmr.adaptation import AdaptSettings, adapt
 from jaxrecon.systems.meta_hmr.losses import LossWeights
 from jaxrecon.typing import AnyArray, Array
 
@@ -55,33 +54,6 @@ from jaxrecon.typing import AnyArray, Array
 OUTER_FACTOR = 60.0
 MODELS = ("cliff", "hmr")
 ORDERS = ("first", "second")
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptSettings:
-    """Settings of test-time optimisation (spec 6.1).
-
-    Attributes:
-        inner_lr: Rate of the first, plain, step of the five linear layers on the dual loss.
-        after_lr: Rate of the later steps.
-        optimizer: "adam" (the whole main network) or "sgd" (plain steps, linear layers only).
-        dual_step: Take the first step on the dual loss; otherwise every step is Adam's.
-        stop_change: Stop after the step whose loss changed by less than this; 0 never stops.
-        per_image: Every image adapts weights of its own (the paper) instead of the batch
-            sharing one set (the published code).
-        openpose: Fit OpenPose's joints instead of the annotated ones.
-        always_pseudo: Use the pseudo labels in the dual loss whatever labels the samples carry,
-            which photographs without annotation need (quirk 7).
-    """
-
-    inner_lr: float = 1e-5
-    after_lr: float = 1e-5
-    optimizer: str = "adam"
-    dual_step: bool = True
-    stop_change: float = 0.0
-    per_image: bool = False
-    openpose: bool = False
-    always_pseudo: bool = False
 
 
 @flax.struct.dataclass
@@ -114,6 +86,8 @@ class MetaHMR(System):
         min_depth: See `geometry.cameras.project`; 0 is published.
         body: A SMPL file or folder of such; None is the open body.
         mean_pose: Start the regressor from the mean pose of the embedded pose sampler.
+        unknown_gender: Body of the ground truth where a label names none: "male" (published,
+            quirk 13) or "neutral".
     """
 
     model: str = "cliff"
@@ -144,6 +118,7 @@ class MetaHMR(System):
     test_time: AdaptSettings = AdaptSettings()
     body: str | None = None
     mean_pose: bool = True
+    unknown_gender: str = "male"
 
     def __post_init__(self) -> None:
         for name, value, valid in (
@@ -152,6 +127,7 @@ class MetaHMR(System):
             ("aux_backbone", self.aux_backbone, tuple(BACKBONES)),
             ("order", self.order, ORDERS),
             ("test_time.optimizer", self.test_time.optimizer, ("adam", "sgd")),
+            ("unknown_gender", self.unknown_gender, ("male", "neutral")),
         ):
             if value not in valid:
                 raise UserError(f"{name}={value!r} is not one of {', '.join(valid)}")
@@ -523,54 +499,17 @@ class MetaHMR(System):
         return self.prediction(variables, regression, batch)
 
     def adapt(self, variables: Variables, batch: Batch, steps: int) -> Adaptation:
-        from jaxrecon.systems.meta_hmr.adaptation import adapt
-
         return adapt(self, variables, batch, steps)
 
     def evaluate(
         self, variables: Variables, prediction: Prediction, batch: Batch
     ) -> dict[str, Array]:
         """mpjpe, pa_mpjpe, pve in mm and keypoint_error in pixels, (B,) each (spec 6.2)."""
-        neutral = variables["constants"]["neutral"]
-        truth = self.true_vertices(variables, batch)
-        pred14 = lsp14_centred(neutral, prediction.vertices)
-        gt14 = lsp14_centred(neutral, truth)
-        labelled = jnp.asarray(batch["has_smpl"]) != 0
+        from jaxrecon.systems.meta_hmr import scores
 
-        def millimetres(x: Array) -> Array:
-            return jnp.where(labelled, 1000.0 * x, jnp.nan)
-
-        return {
-            "mpjpe": millimetres(errors.mpjpe(pred14, gt14)),
-            "pa_mpjpe": millimetres(errors.pa_mpjpe(pred14, gt14)),
-            "pve": millimetres(errors.pve(prediction.vertices, truth)),
-            "keypoint_error": errors.keypoint_error(
-                prediction.keypoints2d[:, 25:], jnp.asarray(batch["keypoints2d_full"])[:, 25:]
-            ),
-        }
-
-    def true_vertices(self, variables: Variables, batch: Batch) -> Array:
-        """Ground-truth mesh (B, V, 3): female where gender is 1, neutral where it is 2, male
-        otherwise, unknown included (published, quirk 13)."""
-        bodies = variables["constants"]
-        pose = jnp.asarray(batch["pose"]).reshape(-1, 24, 3)
-        rotmats = axis_angle_to_matrix(pose)
-        gender = jnp.asarray(batch["gender"])[:, None, None]
-        male, female, neutral = (
-            body_forward(bodies[name], batch["betas"], rotmats).vertices
-            for name in ("male", "female", "neutral")
-        )
-        return jnp.where(gender == 1, female, jnp.where(gender == 2, neutral, male))
+        return scores.evaluate(self, variables, prediction, batch)
 
     def protocol(self) -> dict[str, Any]:
-        return {
-            "joints": "14 of LSP, regressed from the posed mesh by J_regressor_h36m",
-            "root": "regressed pelvis subtracted for mpjpe; no root for pve",
-            "alignment": "pa_mpjpe: similarity (rotation, scale, translation) per example",
-            "ground_truth": "SMPL-format labels; female or neutral body where marked, else male",
-            "prediction": "neutral body",
-            "body": self.body or "open_body (not comparable with published SMPL numbers)",
-            "keypoint_source": "openpose" if self.test_time.openpose else "annotated",
-            "adaptation_unit": "image" if self.test_time.per_image else "batch",
-            "units": "mm for mpjpe, pa_mpjpe, pve; pixels for keypoint_error",
-        }
+        from jaxrecon.systems.meta_hmr import scores
+
+        return scores.protocol(self)

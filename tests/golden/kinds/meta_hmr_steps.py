@@ -12,7 +12,7 @@ import optax
 from jaxrecon.bodies.model import lsp14_centred
 from jaxrecon.geometry.metrics import mpjpe, pa_mpjpe, pve
 from jaxrecon.geometry.rotations import axis_angle_to_quaternion, quaternion_to_matrix
-from jaxrecon.systems.meta_hmr import losses
+from jaxrecon.systems.meta_hmr import losses, scores
 from jaxrecon.systems.meta_hmr.adaptation import test_time_optimise
 from jaxrecon.systems.meta_hmr.losses import LossWeights
 from jaxrecon.systems.meta_hmr.system import AdaptSettings, MetaHMR
@@ -435,7 +435,7 @@ def tto(case: Case) -> list[Check]:
         checks.append(Check(f"b{i} params changed", changed, a[f"out_b{i}_params_changed"]))
         final = jax.tree.map(lambda x: x[-1], trace.regressions)
         prediction = system.prediction(variables, final, batch)
-        truth = system.true_vertices(variables, batch)
+        truth = scores.true_vertices(system, variables, batch)
         neutral = variables["constants"]["neutral"]
         pred14.append(lsp14_centred(neutral, prediction.vertices))
         gt14.append(lsp14_centred(neutral, truth))
