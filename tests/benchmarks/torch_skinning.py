@@ -32,6 +32,10 @@ class SkinnedBody(torch.nn.Module):
 
     def forward(self, betas: torch.Tensor, rotmats: torch.Tensor) -> torch.Tensor:
         """betas (B, 10) and rotation matrices (B, 24, 3, 3) to vertices (B, V, 3)."""
+        return self.skin(betas, rotmats)[0]
+
+    def skin(self, betas: torch.Tensor, rotmats: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and the posed joints (B, 24, 3)."""
         batch = betas.shape[0]
         shaped = self.template + torch.einsum("bs,vcs->bvc", betas, self.shapedirs)
         joints = torch.einsum("bvc,jv->bjc", shaped, self.regressor)
@@ -52,4 +56,4 @@ class SkinnedBody(torch.nn.Module):
 
         blended = torch.einsum("vj,bjkl->bvkl", self.weights, relative)
         homogeneous = torch.cat([posed, torch.ones(batch, posed.shape[1], 1)], 2)
-        return torch.einsum("bvkl,bvl->bvk", blended, homogeneous)[..., :3]
+        return torch.einsum("bvkl,bvl->bvk", blended, homogeneous)[..., :3], world[:, :, :3, 3]
