@@ -140,6 +140,7 @@ def _default() -> ConfigDict:
     config.evaluation.split = "test"
     config.evaluation.examples = 100  # 0: all
     config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
+    config.evaluation.keypoint_noise = 0.0  # on the evidence, as a share of the crop's height
     config.evaluation.examples_in_training = 100
     config.evaluation.tto_steps_in_training = 0
     return config

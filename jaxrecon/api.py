@@ -20,6 +20,7 @@ import optax
 from jaxrecon import results, runs
 from jaxrecon.config import config_from_dict, load_config
 from jaxrecon.errors import UserError
+from jaxrecon.evaluation.noise import with_noise
 from jaxrecon.evaluation.protocol import Evaluation, Evaluator
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.reconstruction import Reconstruction
@@ -113,8 +114,10 @@ class Reconstructor:
         evaluator = Evaluator(self.system, self._steps(steps, True), Placement())
         protocol = runs.data_protocol(self.config, data) | {"training_steps": self.step}
         batches = runs.evaluation_batches(self.config, data, source)
+        noise = self.config.evaluation.get("keypoint_noise", 0.0)
         try:
-            evaluation = evaluator(self.variables, batches, protocol, keep_first=keep_first)
+            evidence = with_noise(batches, noise)
+            evaluation = evaluator(self.variables, evidence, protocol, keep_first=keep_first)
         finally:
             batches.close()
         if workdir is not None and main_process():

@@ -149,6 +149,8 @@ def data_protocol(config: Any, data: DataConfig) -> dict[str, Any]:
             "file": "the box of the record",
         }.get(data.box, data.box),
         "batch_size": config.evaluation.batch_size,
+        "keypoint_noise": f"{100 * config.evaluation.get('keypoint_noise', 0.0):g} % of the crop's "
+        "height, Gaussian, on what adaptation sees",
     }
 
 

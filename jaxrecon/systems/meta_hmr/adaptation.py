@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from jaxrecon.errors import UserError
+from jaxrecon.geometry.cameras import apply_affine
 from jaxrecon.networks.hmr import Regression
 from jaxrecon.systems.base import Adaptation, Batch, Variables
 from jaxrecon.typing import Array
@@ -302,9 +303,10 @@ def most_probable_state(system: "MetaHMR", history: Any, batch: Batch) -> Array:
     settings = system.test_time
     height, _ = system.image_size
     half = slice(None, 25) if settings.openpose else slice(25, None)
-    seen = jnp.asarray(batch["keypoints2d_full"])[:, half]
-    zoom = jnp.abs(jnp.asarray(batch["crop_trans"])[:, 1, 1])[:, None, None]
-    residual = (history.keypoints2d[:, :, half] - seen[..., :2]) * zoom / height
+    seen = jnp.asarray(batch["keypoints2d"])[:, half]
+    into_crop = jax.vmap(apply_affine, (None, 0))
+    found = into_crop(batch["crop_trans"], history.keypoints2d[:, :, half])
+    residual = (found - seen[..., :2]) / height
     confidence = seen[..., 2]
     error = jnp.sum(confidence * jnp.sum(residual**2, -1), -1)
     error = error / jnp.maximum(jnp.sum(confidence, -1), 1e-6)
