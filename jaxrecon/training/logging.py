@@ -195,14 +195,15 @@ class Progress:
         """Shows the loss and the speed."""
         loss = metrics.get("loss", math.nan)
         speed = self.images_per_second
+        words = [f"loss {loss:.4g}"]
+        if speed > 0:
+            words.append(f"{speed:.1f} images/s")
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {speed:.1f} images/s", refresh=True)
+            self._bar.set_postfix_str(", ".join(words), refresh=True)
             return
-        left = (self._total - step) * self._batch_size / speed if speed > 0 else math.nan
-        self.say(
-            f"step {step}/{self._total}  loss {loss:.4g}  {speed:.1f} images/s  "
-            f"left {_duration(left)}"
-        )
+        if speed > 0:
+            words.append(f"left {_duration((self._total - step) * self._batch_size / speed)}")
+        self.say("  ".join([f"step {step}/{self._total}", *words]))
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
