@@ -211,7 +211,8 @@ def test_perfect_prediction_has_no_error(tiny):
     metrics = system.evaluate(variables, prediction.replace(vertices=truth), batch)
     for name in ("mpjpe", "pa_mpjpe", "pve"):
         np.testing.assert_allclose(metrics[name], 0, atol=0.05)
-    unlabelled = {**batch, "has_smpl": np.array([1, 0], np.int32)}
+    some = np.array([1, 0], np.int32)
+    unlabelled = {**batch, "has_smpl": some, "has_joints3d": some}
     metrics = system.evaluate(variables, prediction, unlabelled)
     assert np.isfinite(metrics["mpjpe"][0]) and np.isnan(metrics["mpjpe"][1])
 
