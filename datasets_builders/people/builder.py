@@ -1,0 +1,219 @@
+"""The builder that all data sets of photographed people share.
+
+A data set says which files it is made of (`SPLITS`, `GUIDE`); this class finds them in the folder
+of manual downloads, says what is missing, and writes person records. TensorFlow is not needed.
+
+Manual downloads of a data set lie in `<manual>/<name>`, where `<manual>` is, first of all that is
+given: the builder's `manual_dir`, the `manual_dir` of a TFDS `DownloadConfig`, $JAXRECON_MANUAL,
+`<data_dir>/downloads/manual` (TFDS's own place).
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+from jaxrecon.datasets_builders.people.annotations import (
+    Annotations,
+    person_record,
+    read_archive,
+)
+from jaxrecon.datasets_builders.people.features import person_features
+from jaxrecon.datasets_builders.people.images import ImageFolder
+
+from jaxrecon.errors import Missing, MissingFiles, UserError
+
+MANUAL_VARIABLE = "JAXRECON_MANUAL"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One kind of files that a split can be made of.
+
+    Attributes:
+      files: paths relative to the data set's folder, all of which are needed; wildcards allowed.
+      read: the annotations of these files (the first match of each) and the data set's folder.
+    """
+
+    files: tuple[str, ...]
+    read: Callable[[Path, tuple[Path, ...]], Annotations]
+
+    def found(self, root: Path) -> tuple[Path, ...] | None:
+        """The first match of each file, or None if one has no match."""
+        matches = tuple(next(iter(sorted(root.glob(name))), None) for name in self.files)
+        return None if None in matches else matches  # type: ignore[return-value]
+
+
+def archive(
+    *names: str,
+    needs: tuple[str, ...] = (),
+    choose: Callable[[Annotations], Annotations] | None = None,
+) -> tuple[Origin, ...]:
+    """SPIN-style archives, each of which will do: the first that is there is read.
+
+    Args:
+      names: file names.
+      needs: fields that the archive must have.
+      choose: takes part of the rows, or checks them.
+    """
+
+    def read(root: Path, files: tuple[Path, ...]) -> Annotations:
+        annotations = read_archive(files[0], needs)
+        return annotations if choose is None else choose(annotations)
+
+    return tuple(Origin((name,), read) for name in names)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What to tell somebody who does not have the data.
+
+    Attributes:
+      fetch: where the files come from, and under which licence.
+      licence: its name, for TFDS.
+      homepage, citation: of the data set.
+      description: what is in it.
+      image_folders: sub-folders that may hold the images.
+    """
+
+    fetch: str
+    licence: str
+    homepage: str
+    citation: str
+    description: str
+    image_folders: tuple[str, ...] = ()
+
+
+# For data sets whose official annotation has joints, but no SMPL parameters.
+CONFIGS = [
+    tfds.core.BuilderConfig(name="smpl", description="With SMPL labels, from archives."),
+    tfds.core.BuilderConfig(
+        name="official",
+        description="The official annotation alone: joints, no SMPL labels (has_smpl is 0).",
+    ),
+]
+
+
+class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Person records from annotations and images that were downloaded by hand.
+
+    Every split whose files are there is built, and those that are asked for must be.
+
+    Args (beside those of TFDS):
+      manual_dir: the folder of manual downloads; the data set is in its sub-folder `<name>`.
+      splits: splits that must be built; none needs to be, but then one of all.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+
+    GUIDE: ClassVar[Guide]
+    # What each split can be made of, the preferred first.
+    SPLITS: ClassVar[Mapping[str, tuple[Origin, ...]]]
+    # The same for the builder config "official"; a data set that has it lists `CONFIGS`.
+    OFFICIAL: ClassVar[Mapping[str, tuple[Origin, ...]]] = {}
+    # `dataset` of the records, where it is not the builder's name.
+    DATASET: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        *,
+        manual_dir: str | os.PathLike[str] | None = None,
+        splits: tuple[str, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._manual_dir, self._wanted = manual_dir, tuple(splits)
+        kwargs.setdefault("file_format", tfds.core.FileFormat.ARRAY_RECORD)
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.GUIDE.description,
+            features=person_features(),
+            homepage=self.GUIDE.homepage,
+            citation=self.GUIDE.citation,
+            license=self.GUIDE.licence,
+            disable_shuffling=True,
+        )
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds what was downloaded by hand."""
+        chosen = self._manual_dir or os.environ.get(MANUAL_VARIABLE)
+        manual = Path(chosen) if chosen else Path(self.data_dir_root) / "downloads" / "manual"
+        return manual.expanduser() / self.name
+
+    def origins(self) -> Mapping[str, tuple[Origin, ...]]:
+        """What each split can be made of, the preferred first."""
+        config = self.builder_config
+        return self.OFFICIAL if config is not None and config.name == "official" else self.SPLITS
+
+    def missing(self, split: str) -> Missing | None:
+        """What is not there of the files that a split needs, or None if it can be built.
+
+        Raises:
+          UserError: there is no such split.
+        """
+        origins = self.origins()
+        if split not in origins:
+            raise UserError(
+                f"data set {self.name!r} has no split {split!r}; it has {', '.join(origins)}"
+            )
+        if any(origin.found(self.root) is not None for origin in origins[split]):
+            return None
+        first, *others = [" with ".join(origin.files) for origin in origins[split]]
+        return Missing(
+            what=f"data set {self.DATASET or self.name!r}, split {split!r}",
+            files=first + (f" (or {', '.join(others)})" if others else ""),
+            fetch=self.GUIDE.fetch,
+            place=str(self.root),
+        )
+
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """As TFDS does it.
+
+        Raises:
+          UserError: a file, field or image is missing or damaged; see the README of the data set.
+        """
+        config = kwargs.get("download_config")
+        if self._manual_dir is None and getattr(config, "manual_dir", None):
+            self._manual_dir = config.manual_dir
+        super().download_and_prepare(**kwargs)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        chosen: dict[str, tuple[Origin, tuple[Path, ...]]] = {}
+        for split, origins in self.origins().items():
+            for origin in origins:
+                files = origin.found(self.root)
+                if files is not None:
+                    chosen[split] = (origin, files)
+                    break
+        needed = self._wanted or (() if chosen else tuple(self.origins()))
+        missing = [self.missing(split) for split in needed]
+        if any(missing):
+            raise MissingFiles([one for one in missing if one is not None])
+        images = self.images()
+        # All archives and images are looked at before the first record is written.
+        read = {split: origin.read(self.root, files) for split, (origin, files) in chosen.items()}
+        for annotations in read.values():
+            images.check(annotations.fields["imgname"].tolist(), annotations.source)
+        return {split: self._generate_examples(rows, images) for split, rows in read.items()}
+
+    def images(self) -> ImageFolder:
+        """Where the images are."""
+        return ImageFolder(self.root, self.GUIDE.image_folders)
+
+    def _generate_examples(
+        self, annotations: Annotations, images: ImageFolder
+    ) -> Iterator[tuple[int, dict]]:
+        name, data = "", b""
+        for row in range(len(annotations)):
+            wanted = str(annotations.fields["imgname"][row])
+            if wanted != name:  # people in one image often follow one another
+                name, data = wanted, images.read(wanted)
+            record = person_record(annotations, row, self.DATASET or self.name, io.BytesIO(data))
+            yield row, record

@@ -1,0 +1,50 @@
+"""Small made-up downloads of the data sets of people: archives and photographs."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from jaxrecon.io.atomic import write_bytes
+from tests.data.people import photograph
+
+
+def fields(names, seed=0, **changes):
+    """All fields of an archive for these image names; None as a change leaves one out."""
+    random = np.random.RandomState(seed)
+    count = len(names)
+
+    def joints(number, low, high, size):
+        points = random.uniform(low, high, (count, number, size))
+        return np.concatenate([points, random.randint(0, 2, (count, number, 1))], axis=2)
+
+    made = {
+        "imgname": np.array(names),
+        "center": random.uniform(40, 80, (count, 2)),
+        "scale": random.uniform(0.3, 0.5, count),
+        "part": joints(24, 20, 100, 2),
+        "openpose": joints(25, 20, 100, 2),
+        "pose": random.normal(0, 0.3, (count, 72)),
+        "shape": random.normal(0, 1, (count, 10)),
+        "has_smpl": np.ones(count),
+        "S": joints(24, -0.5, 0.5, 3),
+        "gender": np.array(["m", "f"] * count)[:count],
+        "focal_length": np.full(count, 900.0),
+    }
+    made["part"][:, :3, 2] = 1  # whoever is annotated has a box
+    return {name: value for name, value in (made | changes).items() if value is not None}
+
+
+def write_archive(path, names, seed=0, **changes):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = fields(names, seed, **changes)
+    np.savez(path, **made)
+    return made
+
+
+def write_photos(root, names, height=120, width=140):
+    """A photograph for each name, unlike all others."""
+    for number, name in enumerate(dict.fromkeys(names)):
+        pixels = photograph(number, height, width)
+        encoded = cv2.imencode(Path(name).suffix, pixels[:, :, ::-1])[1].tobytes()
+        write_bytes(root / name, encoded)
