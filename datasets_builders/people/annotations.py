@@ -79,20 +79,28 @@ def read_archive(path: str | Path, needs: Sequence[str] = ()) -> Annotations:
       UserError: no such file; truncated or no archive; a field is missing, has another shape or
         length, or values that are no finite numbers. The message names file and field.
     """
+    return checked(read_fields(path), str(path), needs)
+
+
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """The known fields of a `.npz` as they are stored, unchecked, under the names used here.
+
+    Raises:
+      UserError: no such file; truncated or no archive.
+    """
     file = existing_file(path, "annotation archive", "check the README of the data set")
     try:
         with np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(f"{file} is a single array, not an .npz archive of fields")
-            stored = _stored(file, archive)
+            return _stored(file, archive)
+    except UserError:
+        raise
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"{file} is not a readable .npz archive: it is truncated, damaged or of another "
             f"format ({error}); get it again"
         ) from error
-    return checked(stored, str(file), needs)
 
 
 def _stored(file: Path, archive: Any) -> dict[str, Any]:

@@ -8,25 +8,32 @@ given: the builder's `manual_dir`, the `manual_dir` of a TFDS `DownloadConfig`, 
 `<data_dir>/downloads/manual` (TFDS's own place).
 """
 
+import functools
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 from jaxrecon.datasets_builders.people.annotations import (
     Annotations,
     person_record,
     read_archive,
 )
+from jaxrecon.datasets_builders.people.detections import OPENPOSE_FOLDER, with_openpose
 from jaxrecon.datasets_builders.people.features import person_features
 from jaxrecon.datasets_builders.people.images import ImageFolder
+from tqdm import tqdm
 
 from jaxrecon.errors import Missing, MissingFiles, UserError
 
 MANUAL_VARIABLE = "JAXRECON_MANUAL"
+# A shard is held in memory while it is written.
+_SHARD_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -97,10 +104,12 @@ CONFIGS = [
 ]
 
 
-class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Person records from annotations and images that were downloaded by hand.
 
-    Every split whose files are there is built, and those that are asked for must be.
+    Every split whose files are there is built, and those that are asked for must be. Records
+    keep the order of the annotations. They are written shard by shard, since the other builders
+    of TFDS keep a whole split in memory, and need TensorFlow where it is above 1 GB.
 
     Args (beside those of TFDS):
       manual_dir: the folder of manual downloads; the data set is in its sub-folder `<name>`.
@@ -184,7 +193,9 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._manual_dir = config.manual_dir
         super().download_and_prepare(**kwargs)
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+    def _shard_iterators_per_split(
+        self, dl_manager: Any
+    ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict]]]]]:
         chosen: dict[str, tuple[Origin, tuple[Path, ...]]] = {}
         for split, origins in self.origins().items():
             for origin in origins:
@@ -193,27 +204,48 @@ class PeopleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     chosen[split] = (origin, files)
                     break
         needed = self._wanted or (() if chosen else tuple(self.origins()))
-        missing = [self.missing(split) for split in needed]
-        if any(missing):
-            raise MissingFiles([one for one in missing if one is not None])
+        missing = [one for one in map(self.missing, needed) if one is not None]
+        if missing:
+            raise MissingFiles(missing)
         images = self.images()
         # All archives and images are looked at before the first record is written.
         read = {split: origin.read(self.root, files) for split, (origin, files) in chosen.items()}
+        detected = self.root / OPENPOSE_FOLDER
+        if detected.is_dir():
+            read = {split: with_openpose(rows, detected) for split, rows in read.items()}
         for annotations in read.values():
             images.check(annotations.fields["imgname"].tolist(), annotations.source)
-        return {split: self._generate_examples(rows, images) for split, rows in read.items()}
+        return {split: self._shards(split, rows, images) for split, rows in read.items()}
 
     def images(self) -> ImageFolder:
         """Where the images are."""
         return ImageFolder(self.root, self.GUIDE.image_folders)
 
-    def _generate_examples(
-        self, annotations: Annotations, images: ImageFolder
+    def _shards(
+        self, split: str, annotations: Annotations, images: ImageFolder
+    ) -> list[Callable[[], Iterator[tuple[int, dict]]]]:
+        sizes = [images.size(name) for name in annotations.fields["imgname"].tolist()]
+        count = min(len(annotations), 1 + sum(sizes) // _SHARD_BYTES)
+        bounds = np.linspace(0, len(annotations), count + 1).astype(int).tolist()
+        bar = tqdm(desc=f"writing {self.name} {split}", total=len(annotations), unit=" people")
+        return [
+            functools.partial(self._examples, annotations, range(*ends), images, bar)
+            for ends in itertools.pairwise(bounds)
+        ]
+
+    def _examples(
+        self, annotations: Annotations, rows: range, images: ImageFolder, bar: tqdm
     ) -> Iterator[tuple[int, dict]]:
-        name, data = "", b""
-        for row in range(len(annotations)):
-            wanted = str(annotations.fields["imgname"][row])
-            if wanted != name:  # people in one image often follow one another
-                name, data = wanted, images.read(wanted)
-            record = person_record(annotations, row, self.DATASET or self.name, io.BytesIO(data))
-            yield row, record
+        name, data, more = "", b"", False
+        try:
+            for row in rows:
+                wanted = str(annotations.fields["imgname"][row])
+                if wanted != name:  # people in one image often follow one another
+                    name, data = wanted, images.read(wanted)
+                image = io.BytesIO(data)
+                yield row, person_record(annotations, row, self.DATASET or self.name, image)
+                bar.update()
+            more = rows.stop < len(annotations)  # other shards follow
+        finally:
+            if not more:
+                bar.close()

@@ -52,6 +52,11 @@ class ImageFolder:
                 f"{self.root}: {shown}; unpack the images of the data set there"
             )
 
+    def size(self, name: str) -> int:
+        """Bytes of a photograph, 0 if it is missing."""
+        path = self.find(name)
+        return path.stat().st_size if path is not None else 0
+
     def read(self, name: str) -> bytes:
         """The bytes of a photograph.
 

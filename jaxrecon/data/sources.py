@@ -18,6 +18,7 @@ from jaxrecon.errors import Missing, MissingFiles, UserError
 BUILDERS = "jaxrecon.datasets_builders"
 
 
+_BUILDER_KINDS = (tfds.core.GeneratorBasedBuilder, tfds.core.ShardBasedBuilder)
 # What the field calls some data sets; a Python package cannot begin with a digit.
 _OTHER_NAMES = {"3dpw": "pw3d", "mpii3d": "mpi_inf_3dhp"}
 # Names that mean a data set and its test split.
@@ -55,7 +56,7 @@ def resolve_name(name: str, split: str) -> tuple[str, str]:
     return plain, split
 
 
-def find_builder(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
+def find_builder(name: str) -> type[tfds.core.DatasetBuilder]:
     """The builder class of `jaxrecon.datasets_builders.<name>.<name>_dataset_builder`.
 
     Raises UserError for an unknown name, with the nearest known one.
@@ -68,12 +69,12 @@ def find_builder(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
         raise UserError(f"data set {asked!r} is unknown; {hint}")
     module = importlib.import_module(f"{BUILDERS}.{name}.{name}_dataset_builder")
     for value in vars(module).values():
-        is_builder = isinstance(value, type) and issubclass(value, tfds.core.GeneratorBasedBuilder)
+        is_builder = isinstance(value, type) and issubclass(value, _BUILDER_KINDS)
         if is_builder and value.__module__ == module.__name__:
             # TFDS guesses this folder from the module's name, which is wrong in a checkout.
             value.pkg_dir_path = epath.Path(str(module.__file__)).parent
             return value
-    raise TypeError(f"{module.__name__} holds no subclass of tfds.core.GeneratorBasedBuilder")
+    raise TypeError(f"{module.__name__} holds no TFDS builder")
 
 
 def default_data_dir() -> Path:
@@ -87,7 +88,7 @@ def open_builder(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = "",
     **builder_kwargs: Any,
-) -> tfds.core.GeneratorBasedBuilder:
+) -> tfds.core.DatasetBuilder:
     """The builder of a data set with its files in place, built now if this is the first use.
 
     `split`, where given, is one that will be read: it is not built without its manual downloads.
@@ -140,9 +141,7 @@ def missing_files(
     return _missing(builder, split)
 
 
-def _make_builder(
-    name: str, directory: Path, **builder_kwargs: Any
-) -> tfds.core.GeneratorBasedBuilder:
+def _make_builder(name: str, directory: Path, **builder_kwargs: Any) -> tfds.core.DatasetBuilder:
     try:
         return find_builder(name)(
             data_dir=os.fspath(directory), file_format="array_record", **builder_kwargs
@@ -156,18 +155,18 @@ def _make_builder(
         ) from error
 
 
-def _missing(builder: tfds.core.GeneratorBasedBuilder, split: str) -> Missing | None:
+def _missing(builder: tfds.core.DatasetBuilder, split: str) -> Missing | None:
     # Builders that make their own data have nothing to say here.
     ask = getattr(builder, "missing", None)
     return ask(split.split("[")[0]) if ask is not None and split else None
 
 
-def _prepared(builder: tfds.core.GeneratorBasedBuilder) -> bool:
+def _prepared(builder: tfds.core.DatasetBuilder) -> bool:
     # What TFDS writes last; its own test logs a warning where there is nothing yet.
     return (builder.data_path / "dataset_info.json").exists()
 
 
-def _check_split(builder: tfds.core.GeneratorBasedBuilder, split: str) -> None:
+def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
     built = list(builder.info.splits)
     if split.split("[")[0] in built:
         return
