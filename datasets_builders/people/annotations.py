@@ -10,8 +10,8 @@
     focal_length (N,)    pixels;  transl (N, 3) metres
     center (N, 2)        the middle of the box;  scale (N,) its side / 200
 
-All but `imgname` and `part` may be absent. The archives of CLIFF's pseudo labels call two of them
-`focal_l` and `global_t`. Readers of other formats give the same fields.
+All but `imgname` may be absent, `part` only where there is a box. The archives of CLIFF's pseudo
+labels call two of them `focal_l` and `global_t`. Readers of other formats give the same fields.
 Source: spec of Meta-HMR, section 7.
 """
 
@@ -45,7 +45,6 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 # Fields that other archives call otherwise, ours first.
 _OTHER_NAMES = {"focal_length": "focal_l", "transl": "global_t"}
-_REQUIRED = ("imgname", "part")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def read_archive(path: str | Path, needs: Sequence[str] = ()) -> Annotations:
 
     Args:
       path: the archive.
-      needs: fields that must be there, beside `imgname` and `part`.
+      needs: fields that must be there, beside `imgname`, and `part` or a box.
 
     Raises:
       UserError: no such file; truncated or no archive; a field is missing, has another shape or
@@ -127,7 +126,9 @@ def checked(fields: Mapping[str, Any], source: str, needs: Sequence[str] = ()) -
     Raises:
       UserError: see `read_archive`.
     """
-    missing = [n for n in (*_REQUIRED, *needs) if n not in fields]
+    boxed = "center" in fields and "scale" in fields
+    required = ("imgname", *(() if boxed else ("part",)), *needs)
+    missing = [name for name in required if name not in fields]
     if missing:
         raise UserError(
             f"{source} has no field {', '.join(repr(n) for n in missing)}; it has "

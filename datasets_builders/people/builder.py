@@ -172,12 +172,18 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             raise UserError(
                 f"data set {self.name!r} has no split {split!r}; it has {', '.join(origins)}"
             )
-        if any(origin.found(self.root) is not None for origin in origins[split]):
-            return None
+        partly = ""
+        for origin in origins[split]:
+            there = [name for name in origin.files if any(self.root.glob(name))]
+            if len(there) == len(origin.files):
+                return None
+            lacking = [name for name in origin.files if name not in there]
+            if there and not partly:
+                partly = f"{' and '.join(lacking)} (beside {', '.join(there)})"
         first, *others = [" with ".join(origin.files) for origin in origins[split]]
         return Missing(
             what=f"data set {self.DATASET or self.name!r}, split {split!r}",
-            files=first + (f" (or {', '.join(others)})" if others else ""),
+            files=partly or first + (f" (or {', '.join(others)})" if others else ""),
             fetch=self.GUIDE.fetch,
             place=str(self.root),
         )
