@@ -89,7 +89,8 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     """
     file = existing_file(path, "annotation archive", "check the README of the data set")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(f"{file} is a single array, not an .npz archive of fields")
             return _stored(file, archive)

@@ -5,7 +5,7 @@ of manual downloads, says what is missing, and writes person records. TensorFlow
 
 Manual downloads of a data set lie in `<manual>/<name>`, where `<manual>` is, first of all that is
 given: the builder's `manual_dir`, the `manual_dir` of a TFDS `DownloadConfig`, $JAXRECON_MANUAL,
-`<data_dir>/downloads/manual` (TFDS's own place).
+`<data_dir>/downloads/manual` (TFDS's own place; see `jaxrecon.io.places`).
 """
 
 import functools
@@ -30,8 +30,8 @@ from jaxrecon.datasets_builders.people.images import ImageFolder
 from tqdm import tqdm
 
 from jaxrecon.errors import Missing, MissingFiles, UserError
+from jaxrecon.io.places import manual_folder
 
-MANUAL_VARIABLE = "JAXRECON_MANUAL"
 # A shard is held in memory while it is written.
 _SHARD_BYTES = 256 * 2**20
 
@@ -152,9 +152,8 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     @property
     def root(self) -> Path:
         """The folder that holds what was downloaded by hand."""
-        chosen = self._manual_dir or os.environ.get(MANUAL_VARIABLE)
-        manual = Path(chosen) if chosen else Path(self.data_dir_root) / "downloads" / "manual"
-        return manual.expanduser() / self.name
+        manual = self._manual_dir or manual_folder(self.data_dir_root)
+        return Path(manual).expanduser() / self.name
 
     def origins(self) -> Mapping[str, tuple[Origin, ...]]:
         """What each split can be made of, the preferred first."""
@@ -233,25 +232,19 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         sizes = [images.size(name) for name in annotations.fields["imgname"].tolist()]
         count = min(len(annotations), 1 + sum(sizes) // _SHARD_BYTES)
         bounds = np.linspace(0, len(annotations), count + 1).astype(int).tolist()
-        bar = tqdm(desc=f"writing {self.name} {split}", total=len(annotations), unit=" people")
         return [
-            functools.partial(self._examples, annotations, range(*ends), images, bar)
+            functools.partial(self._examples, split, annotations, range(*ends), images)
             for ends in itertools.pairwise(bounds)
         ]
 
     def _examples(
-        self, annotations: Annotations, rows: range, images: ImageFolder, bar: tqdm
+        self, split: str, annotations: Annotations, rows: range, images: ImageFolder
     ) -> Iterator[tuple[int, dict]]:
-        name, data, more = "", b"", False
-        try:
-            for row in rows:
-                wanted = str(annotations.fields["imgname"][row])
-                if wanted != name:  # people in one image often follow one another
-                    name, data = wanted, images.read(wanted)
-                image = io.BytesIO(data)
-                yield row, person_record(annotations, row, self.DATASET or self.name, image)
-                bar.update()
-            more = rows.stop < len(annotations)  # other shards follow
-        finally:
-            if not more:
-                bar.close()
+        name, data, count = "", b"", len(annotations)
+        bar = tqdm(rows, f"writing {self.name} {split}", count, False, initial=rows.start)
+        for row in bar:
+            wanted = str(annotations.fields["imgname"][row])
+            if wanted != name:  # people in one image often follow one another
+                name, data = wanted, images.read(wanted)
+            image = io.BytesIO(data)
+            yield row, person_record(annotations, row, self.DATASET or self.name, image)

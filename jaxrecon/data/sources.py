@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from jaxrecon.errors import Missing, MissingFiles, UserError
+from jaxrecon.io.places import data_folder
 
 # Beside the package in a checkout, inside it in a wheel; see `jaxrecon/__init__.py`.
 BUILDERS = "jaxrecon.datasets_builders"
@@ -77,12 +78,6 @@ def find_builder(name: str) -> type[tfds.core.DatasetBuilder]:
     raise TypeError(f"{module.__name__} holds no TFDS builder")
 
 
-def default_data_dir() -> Path:
-    """Where data sets are kept: $JAXRECON_DATA, or ~/.cache/jaxrecon/datasets."""
-    chosen = os.environ.get("JAXRECON_DATA")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache/jaxrecon/datasets"
-
-
 def open_builder(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -96,7 +91,7 @@ def open_builder(
     nothing that could be taken for a data set. What the builder itself raises (missing licensed
     files, for instance) passes through.
     """
-    directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    directory = Path(data_dir).expanduser() if data_dir else data_folder()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,7 +128,7 @@ def missing_files(
 
     Nothing is built or written. Raises UserError for an unknown data set, config or split.
     """
-    directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    directory = Path(data_dir).expanduser() if data_dir else data_folder()
     builder_name, split = resolve_name(name, split)
     builder = _make_builder(builder_name, directory, **builder_kwargs)
     if _prepared(builder) and split.split("[")[0] in builder.info.splits:
@@ -235,7 +230,7 @@ def open_source(
 ) -> RecordSource:
     """Random access to the records of a data set, which is built now if need be.
 
-    `split` is a TFDS split ("train", "test[:100]"); `data_dir` defaults to `default_data_dir()`;
+    `split` is a TFDS split ("train", "test[:100]"); `data_dir` defaults to `data_folder()`;
     `builder_kwargs` go to the builder (`config=...`).
     Raises UserError for an unknown data set or split.
     """

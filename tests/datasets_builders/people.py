@@ -48,3 +48,35 @@ def write_photos(root, names, height=120, width=140):
         pixels = photograph(number, height, width)
         encoded = cv2.imencode(Path(name).suffix, pixels[:, :, ::-1])[1].tobytes()
         write_bytes(root / name, encoded)
+
+
+# The published archives of every data set: split, file, an image name that fits, where images are.
+DOWNLOADS = {
+    "h36m": ("train", "h36m_mosh_train_fixname.npz", "S1_Eating.54138969_{:06d}.jpg", "images"),
+    "coco": ("train", "coco_2014_smpl_train.npz", "COCO_train2014_{:012d}.jpg", "train2014"),
+    "mpii": ("train", "mpii_smpl_w3d_train.npz", "images/{:09d}.jpg", ""),
+    "mpi_inf_3dhp": (
+        "train",
+        "mpi_inf_3dhp_train_name_revised.npz",
+        "S1/Seq1/imageFrames/video_0/frame_{:06d}.jpg",
+        "",
+    ),
+    "3dpw": (
+        "train",
+        "3dpw_train_w2d_smpl3d_gender.npz",
+        "imageFiles/street_00/image_{:05d}.jpg",
+        "",
+    ),
+    "spin_npz/street": ("train", "train.npz", "{:04d}.jpg", "images"),
+}
+FOLDERS = {"3dpw": "pw3d"}
+
+
+def write_download(manual, dataset, count=4, seed=0):
+    """A whole made-up download of one data set; returns its folder, archive and image files."""
+    _, file, pattern, folder = DOWNLOADS[dataset]
+    root = manual / FOLDERS.get(dataset, dataset)
+    names = [pattern.format(number) for number in range(1, count + 1)]
+    write_archive(root / file, names, seed)
+    write_photos(root / folder, names)
+    return root, root / file, [root / folder / name for name in names]
