@@ -113,7 +113,7 @@ def test_the_published_mixtures_are_made_of_these_data_sets(data):
         batch = next(batches)
         batches.close()
         assert batch["image"].shape == (6, 64, 48, 3)
-        mix = batches.items.mix
+        mix = batches._make_item.mix
         assert mix.names == tuple(shares) and mix.lengths == tuple(map(counts.get, shares))
         np.testing.assert_allclose(np.diff(mix.partition, prepend=0), list(shares.values()))
 

@@ -241,7 +241,8 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self, split: str, annotations: Annotations, rows: range, images: ImageFolder
     ) -> Iterator[tuple[int, dict]]:
         name, data, count = "", b"", len(annotations)
-        bar = tqdm(rows, f"writing {self.name} {split}", count, False, initial=rows.start)
+        what = f"writing {self.name} {split}"
+        bar = tqdm(rows, what, count, leave=False, unit=" people", initial=rows.start)
         for row in bar:
             wanted = str(annotations.fields["imgname"][row])
             if wanted != name:  # people in one image often follow one another

@@ -11,7 +11,7 @@ from jaxrecon.datasets_builders.people.joints import nearest_detection
 
 from jaxrecon.errors import UserError
 from jaxrecon.io.files import existing_file
-from jaxrecon.io.keypoint_files import read_json, read_keypoints
+from jaxrecon.io.keypoint_files import read_json, read_keypoints, select_person
 
 OPENPOSE_FOLDER = "openpose"
 _ENDING = "_keypoints.json"
@@ -21,7 +21,8 @@ def with_openpose(annotations: Annotations, folder: Path) -> Annotations:
     """Annotations with the joints that OpenPose found, unless they have some already.
 
     The file of `a/b.jpg` is `a/b_keypoints.json` or `b_keypoints.json` in the folder. Of several
-    people the one nearest to the annotation is taken; zeros where nobody was found, or no file is.
+    people the one nearest to the annotation is taken, or in its box if it has no joints; zeros
+    where nobody was found, or no file is.
 
     Raises:
       UserError: a file is damaged, of another joint set, or no image has one.
@@ -35,8 +36,14 @@ def with_openpose(annotations: Annotations, folder: Path) -> Annotations:
         if name not in found:
             found[name] = _people(folder, PurePosixPath(name))
         people = found[name]
-        if people is not None:
+        if people is None or not len(people):
+            continue
+        if "part" in annotations.fields:
             joints[row] = nearest_detection(people, annotations.fields["part"][row])
+        else:
+            joints[row] = _in_box(
+                people, *(annotations.fields[k][row] for k in ("center", "scale"))
+            )
     if all(people is None for people in found.values()):
         raise UserError(
             f"{folder} has no detected joints for the images of {annotations.source}; "
@@ -58,3 +65,12 @@ def _people(folder: Path, name: PurePosixPath) -> np.ndarray | None:
             raise UserError(f"{path} has joints of {keypoints.joint_set!r}; BODY_25 is needed")
         return keypoints.array
     return None
+
+
+def _in_box(people: np.ndarray, center: np.ndarray, scale: np.float32) -> np.ndarray:
+    """The person who overlaps a box most, zeros if nobody does."""
+    side = np.full(2, 200 * scale)
+    try:
+        return people[select_person(people, np.concatenate([center - side / 2, side]))]
+    except UserError:
+        return np.zeros((25, 3), np.float32)
