@@ -101,3 +101,13 @@ class Builder(PeopleBuilder):
             *archive(*_P1_FILES, needs=_NEEDS, choose=_frontal),
         ),
     }
+
+    def video_of(self, name: str) -> tuple[tuple[str, ...], int] | None:
+        """S1/Videos/Directions 1.54138969.mp4; the name may have an underscore for the space."""
+        match = _NAME.search(name)
+        if match is None:
+            return None
+        actions = dict.fromkeys((match["action"], match["action"].replace("_", " ")))
+        folder, camera = f"S{match['subject']}/Videos", match["camera"]
+        paths = tuple(f"{folder}/{action}.{camera}.mp4" for action in actions)
+        return paths, int(match["frame"]) - 1

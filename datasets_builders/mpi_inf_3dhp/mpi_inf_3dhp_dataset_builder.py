@@ -4,6 +4,7 @@ Source: spec of Meta-HMR, section 7, and of Multi-SPIN, section 7.2. See the REA
 file.
 """
 
+import re
 from pathlib import Path
 
 from jaxrecon.datasets_builders.mpi_inf_3dhp.official import read_test_set, read_training_set
@@ -26,6 +27,7 @@ def read_with_fits(root: Path, files: tuple[Path, ...]) -> Annotations:
     return checked({**rows, **taken}, f"{files[0]} with {files[1].name}", (*_FITS, "S"))
 
 
+_FRAME = re.compile(r"(S\d+/Seq\d+)/imageFrames/video_(\d+)/frame_(\d+)\.\w+$")
 _TEST = "mpi_inf_3dhp_test_set/TS*/annot_data.mat"
 
 
@@ -66,3 +68,11 @@ class Builder(PeopleBuilder):
         "train": (Origin(("S*/Seq*/annot.mat",), read_training_set),),
         "test": (Origin((_TEST,), read_test_set),),
     }
+
+    def video_of(self, name: str) -> tuple[tuple[str, ...], int] | None:
+        """S1/Seq1/imageSequence/video_0.avi, frames counted from 1 in the names of images."""
+        match = _FRAME.search(name)
+        if match is None:
+            return None
+        folder, camera, frame = match.groups()
+        return (f"{folder}/imageSequence/video_{camera}.avi",), int(frame) - 1

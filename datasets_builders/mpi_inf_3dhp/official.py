@@ -69,7 +69,7 @@ def read_test_set(root: Path, files: tuple[Path, ...]) -> Annotations:
         height, width = read_image(root / found[0]).shape[:2]
         points = points[frames][:, _OF_17]
         inside = ((points >= 0) & (points < (width, height))).all((1, 2))
-        names += [name for name, seen in zip(found, inside) if seen]
+        names += [name for name, seen in zip(found, inside.tolist()) if seen]
         pixels.append(points[inside])
         metres.append(joints[frames[inside]][:, _OF_17])
     source = str(root / "mpi_inf_3dhp_test_set/TS*/annot_data.mat")

@@ -12,7 +12,7 @@ import functools
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,7 +104,7 @@ CONFIGS = [
 ]
 
 
-class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Person records from annotations and images that were downloaded by hand.
 
     Every split whose files are there is built, and those that are asked for must be. Records
@@ -193,9 +193,8 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         Raises:
           UserError: a file, field or image is missing or damaged; see the README of the data set.
         """
-        config = kwargs.get("download_config")
-        if self._manual_dir is None and getattr(config, "manual_dir", None):
-            self._manual_dir = config.manual_dir
+        chosen = getattr(kwargs.get("download_config"), "manual_dir", None)
+        self._manual_dir = self._manual_dir or chosen
         super().download_and_prepare(**kwargs)
 
     def _shard_iterators_per_split(
@@ -224,7 +223,11 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def images(self) -> ImageFolder:
         """Where the images are."""
-        return ImageFolder(self.root, self.GUIDE.image_folders)
+        return ImageFolder(self.root, self.GUIDE.image_folders, self.video_of)
+
+    def video_of(self, name: str) -> tuple[Sequence[str], int] | None:
+        """The videos that may have an image (paths in the data set's folder), and its frame."""
+        return None
 
     def _shards(
         self, split: str, annotations: Annotations, images: ImageFolder

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from jaxrecon.data.items import record_from_annotations
 from jaxrecon.data.sources import find_builder
-from jaxrecon.errors import UserError
+from jaxrecon.errors import MissingFiles, UserError
 from tests.datasets_builders.people import fields, write_archive, write_photos
 
 H36M = ["S1_Directions_1.54138969_000001.jpg", "S5_Sitting 1.60457274_000006.jpg"]
@@ -337,3 +337,28 @@ def test_openpose_files_give_the_other_half_of_the_keypoints(place):
     (root / "openpose").mkdir()
     with pytest.raises(UserError, match="no detected joints .*a_keypoints.json is expected"):
         build(place / "b", "spin_npz", config="street", manual_dir=root.parent.parent)
+
+
+def test_shards_follow_one_another(place, monkeypatch, capsys):
+    from jaxrecon.datasets_builders.people import builder as people_builder
+
+    monkeypatch.setattr(people_builder, "_SHARD_BYTES", 5000)
+    root = manual(place, "spin_npz") / "street"
+    made = write_archive(root / "train.npz", [f"{i}.jpg" for i in range(7)])
+    write_photos(root / "images", made["imgname"].tolist())
+    builder = build(place, "spin_npz", config="street")
+    assert builder.info.splits["train"].num_shards > 2
+    assert_records(rows(builder, "train"), made, root, "images", "spin_npz")
+
+
+def test_where_manual_downloads_are(place, monkeypatch):
+    made = write_archive(place / "elsewhere/coco/coco_2014_smpl_train.npz", COCO)
+    write_photos(place / "elsewhere/coco", COCO)
+    config = tfds.download.DownloadConfig(manual_dir=place / "elsewhere")
+    builder = find_builder("coco")(data_dir=place / "a")
+    builder.download_and_prepare(download_config=config)
+    assert len(rows(builder, "train")) == len(made["imgname"])
+    monkeypatch.setenv("JAXRECON_MANUAL", str(place / "elsewhere"))
+    assert len(rows(build(place / "b", "coco"), "train")) == 2
+    with pytest.raises(MissingFiles, match="'test' lacks coco_2014_smpl_val_openpose.npz"):
+        build(place / "c", "coco", splits=("train", "test"))

