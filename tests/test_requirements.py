@@ -1,5 +1,7 @@
 """The published training without its data: one message lists everything, until all is there."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from jaxrecon.errors import MissingFiles, UserError
 from jaxrecon.main import main
 from jaxrecon.requirements import check_files
 from jaxrecon.runs import training_data
-from tests.datasets_builders.people import write_archive, write_download, write_photos
+from tests.datasets_builders.people import write_archive, write_download, write_photos, write_smpl
 
 PAPER = "--config=configs/metahmr.py:paper"
 
@@ -131,3 +133,36 @@ def test_evaluation_sets_by_their_published_names(data):
     assert len(open_source("mpi-inf-3dhp", "train[:3]")) == 3
     with pytest.raises(MissingFiles, match="'mpi_inf_3dhp', split 'test' lacks"):
         open_source("mpi-inf-3dhp", "test")
+
+
+def test_evaluation_without_its_data(tmp_path, capsys):
+    tiny = ["--config=metahmr:tiny", "--config.steps=1", "--config.eval_every=0"]
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert main(["jaxrecon", *tiny, "--config.evaluation.dataset=h36m-p2", workdir]) == 2
+    said = capsys.readouterr().err
+    assert "data set 'h36m', split 'test_p2' lacks h36m_mosh_val_p2" in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_published_training_runs_once_all_is_there(tmp_path, data):
+    for seed, (dataset, count) in enumerate({"h36m": 8, "coco": 5, "mpii": 4}.items()):
+        write_download(data, dataset, count, seed)
+    write_download(data, "mpi_inf_3dhp", 6)
+    frames = [f"imageFiles/street_00/image_0000{i}.jpg" for i in range(3)]
+    write_archive(data / "pw3d/3dpw_test_w2d_smpl3d_gender_openpose.npz", frames)
+    write_photos(data / "pw3d", frames)
+    write_smpl(data / "smpl")
+    small = {
+        "system.backbone": "resnet_tiny", "system.aux_backbone": "resnet_tiny",
+        "system.hidden": 32, "system.image_size": "64,48", "system.main_iterations": 1,
+        "system.aux_iterations": 1, "system.vertex_stride": 64,
+        "training.init_from": "", "training.epochs": 1, "training.batch_size": 4,
+        "training.log_every": 1, "training.eval_every": 0, "evaluation.batch_size": 3,
+        "tto.steps": 1,
+    }  # fmt: skip
+    overrides = [f"--config.{name}={value}" for name, value in small.items()]
+    assert main(["jaxrecon", PAPER, *overrides, f"--workdir={tmp_path / 'run'}"]) == 0
+    result = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert result["examples"] == 3 and result["protocol"]["dataset"] == "3dpw"
+    assert result["labelled"]["pa_mpjpe"] == 3

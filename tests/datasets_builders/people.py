@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from jaxrecon.bodies.open_body import assets_path
 from jaxrecon.io.atomic import write_bytes
 from tests.data.people import photograph
 
@@ -48,6 +49,19 @@ def write_photos(root, names, height=120, width=140):
         pixels = photograph(number, height, width)
         encoded = cv2.imencode(Path(name).suffix, pixels[:, :, ::-1])[1].tobytes()
         write_bytes(root / name, encoded)
+
+
+def write_smpl(folder):
+    """The open body in place of SMPL's files, in their layout."""
+    folder.mkdir(parents=True)
+    with np.load(assets_path() / "open_body.npz") as data:
+        arrays = {name: data[name] for name in data.files}
+    men, women = arrays["gender_betas"]
+    for gender, betas in (("NEUTRAL", 0 * men), ("MALE", men), ("FEMALE", women)):
+        shaped = arrays | {"v_template": arrays["v_template"] + arrays["shapedirs"] @ betas}
+        np.savez(folder / f"SMPL_{gender}.npz", **shaped)
+    for name in ("J_regressor_extra", "J_regressor_h36m"):
+        np.save(folder / f"{name}.npy", arrays[name])
 
 
 # The published archives of every data set: split, file, an image name that fits, where images are.

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from jaxrecon.bodies import body_forward, joints49, load_body
-from jaxrecon.bodies.open_body import assets_path
 from jaxrecon.data.sources import open_source
 from jaxrecon.errors import MissingFiles, UserError
 from jaxrecon.geometry.rotations import axis_angle_to_matrix
-from tests.datasets_builders.people import write_archive, write_photos
+from tests.datasets_builders.people import write_archive, write_photos, write_smpl
 
 FRAMES = 4
 
@@ -51,17 +50,6 @@ def test_spins_own_archive_has_a_box_and_no_joints(root):
     (record,) = read(root)
     assert not record["keypoints2d"].any() and record["has_joints3d"] == 0
     np.testing.assert_allclose(record["center"], made["center"][0], rtol=1e-6)
-
-
-def write_smpl(folder):
-    """The open body in place of SMPL's men and women."""
-    folder.mkdir(parents=True)
-    with np.load(assets_path() / "open_body.npz") as data:
-        arrays = {name: data[name] for name in data.files}
-    for gender, betas in zip(("MALE", "FEMALE"), arrays["gender_betas"]):
-        shaped = arrays | {"v_template": arrays["v_template"] + arrays["shapedirs"] @ betas}
-        np.savez(folder / f"SMPL_{gender}.npz", **shaped)
-    np.save(folder / "J_regressor_extra.npy", arrays["J_regressor_extra"])
 
 
 def sequence():
