@@ -177,7 +177,8 @@ class PeopleBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
             if len(there) == len(origin.files):
                 return None
             lacking = [name for name in origin.files if name not in there]
-            if there and not partly:
+            # SMPL's files or fits alone do not say which way somebody is going.
+            if origin.files[0] in there and not partly:
                 partly = f"{' and '.join(lacking)} (beside {', '.join(there)})"
         first, *others = [" with ".join(origin.files) for origin in origins[split]]
         return Missing(

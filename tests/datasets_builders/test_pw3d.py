@@ -132,6 +132,15 @@ def test_broken_sequence_files(root, change, message):
         read(root)
 
 
+def test_smpl_files_alone_leave_both_ways_open(root):
+    write_smpl(root.parent / "smpl")
+    with pytest.raises(MissingFiles) as caught:
+        read(root)
+    (missing,) = caught.value.missing
+    assert missing.files.startswith("3dpw_test_w2d_smpl3d_gender_openpose.npz (or ")
+    assert "sequenceFiles/test/*.pkl with ../smpl/SMPL_MALE.*" in missing.files
+
+
 def test_sequence_files_without_what_they_need(root):
     write_sequence(root, sequence())
     with pytest.raises(MissingFiles, match=r"lacks \.\./smpl/SMPL_MALE.*beside sequenceFiles/test"):
