@@ -16,14 +16,16 @@ or `jaxrecon.fit("metahmr")` from Python. Source: arXiv 2401.14121.
 Any field is set as `--config.group.field=value`; a name that is the only one of its kind needs
 no group (`--config.batch_size=8`; the fields of `training` go first).
 
-`paper` needs Human3.6M, COCO 2014, MPII and MPI-INF-3DHP (and 3DPW to evaluate) prepared under
-`data.data_dir`, the SMPL files under `body.path`, and converted initial weights (`--mode=convert`)
-in `training.init_from`.
+`paper` needs Human3.6M, COCO 2014, MPII and MPI-INF-3DHP (and 3DPW to evaluate), the SMPL files
+(`body.path`) and converted initial weights (`training.init_from`). What is not there yet is listed
+when it starts: what to fetch, where from, and where to put it. With 3DPW in the training as well:
+`--config.mixture=published_3dpw --config.data.datasets=h36m,coco,mpii,mpi_inf_3dhp,3dpw`.
 """
 
 from ml_collections import ConfigDict
 
 from jaxrecon.config import preset_of
+from jaxrecon.io.places import manual_folder
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -218,6 +220,8 @@ def _paper(config: ConfigDict) -> None:
     config.tto.stop_change = 2e-5
     config.tto.keep = "last"
     config.data.datasets = ("h36m", "coco", "mpii", "mpi_inf_3dhp")
+    config.body.path = str(manual_folder() / "smpl")
+    config.training.init_from = str(manual_folder() / "weights" / "metahmr-start")
     config.data.mixture = "published"
     config.data.occlusion = ("h36m", "mpi_inf_3dhp")
     config.evaluation.dataset = "3dpw"

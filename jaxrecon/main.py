@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxrecon.errors import UserError
+from jaxrecon.errors import MissingFiles, UserError
 
 MODES = ("train", "evaluate", "reconstruct", "convert")
 
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(__doc__ + options.main_module_help())
             return 0
         return _COMMANDS[options.mode](options, overrides)
+    except MissingFiles as error:
+        print(f"jaxrecon: {error}", file=sys.stderr)  # may be a list
+        return 2
     except UserError as error:
         print(f"jaxrecon: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from jaxrecon.config import CONFIG_FILE, config_from_dict, field_names, load_con
 from jaxrecon.data.pipeline import DataConfig, eval_batches, open_sources, train_batches
 from jaxrecon.errors import UserError
 from jaxrecon.evaluation.protocol import Evaluator
+from jaxrecon.requirements import check_files
 from jaxrecon.systems import create_system
 from jaxrecon.systems.base import System
 from jaxrecon.training.checkpoints import has_checkpoint, load_variables
@@ -55,6 +56,7 @@ def train_run(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the workdir {workdir} is a file; name a folder for the run")
     create_system(config)  # wrong settings are told before any data set is built
+    check_files(config, continues=has_checkpoint(folder))
     _check_same_run(config, folder)
     initial = _initial_weights(config, folder)
     placement = Placement()

@@ -33,9 +33,12 @@ def test_the_paper_preset_is_the_published_setting() -> None:
 
 def test_the_paper_preset_makes_the_published_system() -> None:
     """The defaults of `MetaHMR` are the published ones, so the two must not drift apart."""
-    want = MetaHMR(mean_pose=False, test_time=AdaptSettings(stop_change=2e-5))
-    assert MetaHMR.from_config(load_config("metahmr:paper")) == want
-    assert load_config("metahmr:paper").training.eval_every > 0
+    config = load_config("metahmr:paper")
+    assert config.body.path and config.training.init_from
+    test_time = AdaptSettings(stop_change=2e-5)
+    want = MetaHMR(mean_pose=False, test_time=test_time, body=config.body.path)
+    assert MetaHMR.from_config(config) == want
+    assert config.training.eval_every > 0
 
 
 def test_overrides_by_full_and_by_short_name() -> None:

@@ -9,10 +9,10 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from jaxrecon.datasets_builders.open_body.scenes import Variety
 from jaxrecon.datasets_builders.open_body.workers import generate
+from jaxrecon.datasets_builders.people.features import person_features
 from tensorflow_datasets.core.utils import tqdm_utils
 from tqdm import tqdm
 
@@ -124,24 +124,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "clothes, light, camera and surroundings) with SMPL-style pose, betas, 2D and 3D "
                 "joints, box and camera."
             ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-                    "imgname": tfds.features.Text(),
-                    "keypoints2d": tfds.features.Tensor(shape=(49, 3), dtype=np.float32),
-                    "pose": tfds.features.Tensor(shape=(72,), dtype=np.float32),
-                    "betas": tfds.features.Tensor(shape=(10,), dtype=np.float32),
-                    "joints3d": tfds.features.Tensor(shape=(24, 4), dtype=np.float32),
-                    "has_smpl": tfds.features.Scalar(dtype=np.int32),
-                    "has_joints3d": tfds.features.Scalar(dtype=np.int32),
-                    "gender": tfds.features.Scalar(dtype=np.int32),
-                    "center": tfds.features.Tensor(shape=(2,), dtype=np.float32),
-                    "scale": tfds.features.Scalar(dtype=np.float32),
-                    "focal_length": tfds.features.Scalar(dtype=np.float32),
-                    "transl": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-                    "dataset": tfds.features.Text(),
-                }
-            ),
+            features=person_features(),
             license="CC0-1.0",
             disable_shuffling=True,
         )

@@ -39,6 +39,16 @@ def decode_image(data: bytes, name: str = "image") -> Image:
       data: the encoded file.
       name: what to call it in an error message.
     """
+    return np.ascontiguousarray(_decode(data, name, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def check_image(data: bytes, name: str = "image") -> None:
+    """Raises what `decode_image` would, in a fraction of its time: for many images at once."""
+    _decode(data, name, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+
+
+def _decode(data: bytes, name: str, mode: int) -> np.ndarray:
+    """What OpenCV makes of encoded bytes in one of its modes; see `decode_image`."""
     if data[:2] == b"\xff\xd8":
         # Some libjpeg builds fill what is missing with grey and only print a warning, so the
         # file's own structure is checked first.
@@ -50,7 +60,7 @@ def decode_image(data: bytes, name: str = "image") -> Image:
     if fault:
         raise UserError(f"the image {name} is damaged: {fault}; get or export it again")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:  # for example: more pixels than OpenCV agrees to decode
         image = None
     if image is None:
@@ -58,7 +68,7 @@ def decode_image(data: bytes, name: str = "image") -> Image:
             f"{name} is not an image this program can read (it reads JPEG, PNG, WebP, BMP and "
             "TIFF), or it is damaged; convert or export it again"
         )
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return image
 
 
 def encode_image(image: Image, suffix: str = ".png", quality: int = 95) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrecon.data.pipeline import eval_batches
-from jaxrecon.data.sources import builder_names, find_builder, open_source
+from jaxrecon.data.sources import builder_names, find_builder, open_source, resolve_name
 from jaxrecon.errors import UserError
 from tests.data.people import make_record
 
@@ -74,6 +74,25 @@ def test_unknown_names_say_what_is_near():
         find_builder("tiny_peple")
     with pytest.raises(UserError, match="known: .*tiny_people"):
         find_builder("zzz")
+
+
+def test_data_sets_by_the_names_of_the_field():
+    for name, split, want in (
+        ("3dpw", "test", ("pw3d", "test")),
+        ("3DPW", "train", ("pw3d", "train")),
+        ("mpi-inf-3dhp", "train", ("mpi_inf_3dhp", "train")),
+        ("mpii3d", "test", ("mpi_inf_3dhp", "test")),
+        ("h36m-p1", "test", ("h36m", "test_p1")),
+        ("h36m_p2", "test[:10]", ("h36m", "test_p2[:10]")),
+        ("h36m", "train", ("h36m", "train")),
+        ("h36m-p1", "train", ("h36m", "train")),
+        ("tiny_people", "test", ("tiny_people", "test")),
+        ("nothing-p1", "test", ("nothing-p1", "test")),
+    ):
+        assert resolve_name(name, split) == want
+    assert {"h36m", "coco", "mpii", "mpi_inf_3dhp", "pw3d", "spin_npz"} < set(builder_names())
+    assert "people" not in builder_names()
+    assert find_builder("3dpw") is find_builder("pw3d")
 
 
 def test_unknown_split(data_dir):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxrecon.errors import UserError
-from jaxrecon.io.images import decode_image, encode_image, read_image, write_image
+from jaxrecon.io.images import check_image, decode_image, encode_image, read_image, write_image
 
 
 def picture(height=48, width=64):
@@ -61,6 +61,15 @@ def test_every_truncation_is_noticed(suffix):
     for cut in np.linspace(3, len(data) - 1, 40).astype(int):
         with pytest.raises(UserError, match="damaged|not an image"):
             decode_image(data[:cut], "cut" + suffix)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_check_finds_what_decoding_would(suffix):
+    data = encode_image(picture(), suffix)
+    check_image(data, "whole" + suffix)
+    for cut in (3, len(data) // 2, len(data) - 1):
+        with pytest.raises(UserError, match=f"cut{suffix}.*damaged|cut{suffix} is not an image"):
+            check_image(data[:cut], "cut" + suffix)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

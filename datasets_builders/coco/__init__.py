@@ -1,0 +1,1 @@
+"""COCO 2014 with the pseudo ground truth of CLIFF."""

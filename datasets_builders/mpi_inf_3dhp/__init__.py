@@ -1,0 +1,1 @@
+"""MPI-INF-3DHP, people in a green studio and outdoors."""

@@ -1,0 +1,1 @@
+"""MPII Human Pose with the pseudo ground truth of CLIFF."""

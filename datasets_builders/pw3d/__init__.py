@@ -1,0 +1,1 @@
+"""3DPW, people outdoors filmed by a moving camera."""

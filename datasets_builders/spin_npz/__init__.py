@@ -1,0 +1,1 @@
+"""Any SPIN-style archive with its images."""
