@@ -128,8 +128,9 @@ def _load_module(name: str) -> Any:
     stem = path.stem if path.suffix == ".py" else path.name
     if path.suffix == ".py" and path.is_file():
         packaged = _packaged_folder() / path.name
-        if not (packaged.is_file() and packaged.samefile(path)):
-            return _load_file(path)
+        if packaged.is_file() and packaged.samefile(path):
+            return importlib.import_module(f"jaxrecon.configs.{stem}")
+        return _load_file(path)
     known = available_configs()
     in_package = path.parent.as_posix() in (".", "configs", "jaxrecon/configs")
     if not in_package or stem not in known:

@@ -139,3 +139,11 @@ def test_a_given_config_is_copied() -> None:
 
 def test_configs_are_listed() -> None:
     assert "metahmr" in available_configs()
+
+
+def test_a_packaged_config_by_its_whole_path(tmp_path, monkeypatch):
+    import jaxrecon.configs.metahmr as packaged
+
+    path = str(Path(packaged.__file__).resolve())
+    monkeypatch.chdir(tmp_path)
+    assert load_config(f"{path}:tiny").training.steps == load_config("metahmr:tiny").training.steps
