@@ -230,7 +230,8 @@ def convert(
     """Between the authors' PyTorch checkpoints and ours; the direction follows from `source`.
 
     Args:
-      source: a `.pt` file of the authors, or a run folder or checkpoint of ours.
+      source: a `.pt` file of the authors, or a run folder or checkpoint of ours. Where a system
+        has several networks, "main=pose.pth,aux=cliff.pt" fills each from a file of its own.
       target: the checkpoint folder or the `.pt` file to write.
       config: the network of the `.pt` file; not used in the other direction.
       strict: refuse missing and unexpected names, instead of listing them.
@@ -246,13 +247,27 @@ def convert(
         tree = published_format(reconstructor.config).export_checkpoint(reconstructor.variables)
         write_checkpoint(target, tree)
         return f"{source} written as {target}"
-    tree = read_checkpoint(source, skip_unknown=True)
+    files = _files_of_networks(str(source))
+    # All files are read before any network is made: a wrong name is told at once.
+    trees = {network: read_checkpoint(file, skip_unknown=True) for network, file in files.items()}
     reconstructor = untrained(config)
-    variables, report = published_format(reconstructor.config).import_checkpoint(
-        tree, reconstructor.variables, strict
-    )
+    variables, lines = reconstructor.variables, [f"{source} written as {target}"]
+    for network, tree in trees.items():
+        only = {} if network is None else {"networks": (network,)}
+        variables, report = published_format(reconstructor.config).import_checkpoint(
+            tree, variables, strict, **only
+        )
+        lines.append(str(report))
     dataclasses.replace(reconstructor, variables=variables).save(target)
-    return f"{source} written as {target}\n{report}"
+    return "\n".join(lines)
+
+
+def _files_of_networks(source: str) -> dict[str | None, str]:
+    """Of "main=a.pth,aux=b.pt" the file of each network; of a path that path alone, under None."""
+    parts = [part.partition("=") for part in source.split(",")]
+    if Path(source).exists() or not all(name and equals for name, equals, _ in parts):
+        return {None: source}
+    return {name: file for name, _, file in parts}
 
 
 def fit_photo(

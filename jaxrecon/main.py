@@ -32,7 +32,11 @@ def define_flags() -> flags.FlagValues:
     text("config", None, "a config by name or path, with an optional :preset (default metahmr)")
     text("workdir", None, "the run folder (default runs/<config>)")
     flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
-    text("input", None, "reconstruct: the photograph; convert: a .pt file or a checkpoint")
+    text(
+        "input",
+        None,
+        "reconstruct: the photograph; convert: a .pt file (main=a.pt,aux=b.pt) or a run",
+    )
     text("keypoints", None, "reconstruct: 2D keypoints of the photograph (OpenPose JSON, ...)")
     text("bbox", None, "reconstruct: x,y,width,height in pixels, or a JSON file")
     text("joint_set", None, "reconstruct: the joint set of keypoints that do not name it")

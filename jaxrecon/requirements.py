@@ -18,8 +18,9 @@ _REGRESSORS = ("J_regressor_extra.npy", "J_regressor_h36m.npy")
 _WEIGHTS = (
     "main: pose_resnet.pth (COCO pose; HRNet: pose_hrnet_w48_256x192.pth); auxiliary: CLIFF's "
     "res50-PA45.7_MJE72.0_MVE85.3_3dpw.pt (HRNet: hr48-PA43.0_MJE69.0_MVE81.2_3dpw.pt; HMR: "
-    "hmr.pt) from https://github.com/huawei-noah/noah-research/tree/master/CLIFF; convert them "
-    "with --mode=convert, or start from nothing with --config.init_from="
+    "hmr.pt) from https://github.com/huawei-noah/noah-research/tree/master/CLIFF; convert them: "
+    "--mode=convert --input=main=pose_resnet.pth,aux=CLIFF.pt --output=HERE, or start from nothing "
+    "with --config.init_from="
 )
 _OCCLUDERS = (
     "pascal_occluders.npy, made from the segmentations of Pascal VOC 2012; or leave "

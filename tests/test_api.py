@@ -15,6 +15,7 @@ from jaxrecon import api, runs
 from jaxrecon.data import pipeline
 from jaxrecon.errors import UserError
 from jaxrecon.io.images import write_image
+from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.main import main
 from tests.data.people import make_records, photograph
 
@@ -162,6 +163,20 @@ def test_published_layout_and_back(run, tmp_path: Path, capsys) -> None:
         jax.tree.map(
             np.testing.assert_array_equal, reconstructor.variables[name], found.variables[name]
         )
+    # What a training starts from comes as one file for each network.
+    tree = read_checkpoint(file)
+    for name, key in (("main", "model"), ("aux", "model_aux")):
+        write_checkpoint(tmp_path / f"{name}.pth", {"model": tree[key]})
+    both = f"main={tmp_path}/main.pth,aux={tmp_path}/aux.pth"
+    parts = [f"--input={both}", f"--output={tmp_path}/parts", arguments[2]]
+    assert main(["jaxrecon", "--mode=convert", *parts]) == 0
+    joined = jaxrecon.load(tmp_path / "parts")
+    jax.tree.map(
+        np.testing.assert_array_equal, found.variables["params"], joined.variables["params"]
+    )
+    parts[0] = f"--input=head={tmp_path}/main.pth"
+    assert main(["jaxrecon", "--mode=convert", *parts]) == 2
+    assert "no network 'head'" in capsys.readouterr().err
     # Weights of another network are refused with the name of the tensor.
     other = [*arguments[:1], f"--output={tmp_path}/other", "--config=metahmr:tiny"]
     assert main(["jaxrecon", "--mode=convert", *other, "--config.hidden=48"]) == 2
