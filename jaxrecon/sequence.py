@@ -142,6 +142,17 @@ class SequenceReconstruction:
                 errors[number] = self._frame(number, None, body).keypoint_error().pixels
         return errors
 
+    def summary(self) -> str:
+        """What was found, in a few lines."""
+        lines = [f"{self}"]
+        errors = self.keypoint_errors()
+        if np.isfinite(errors).any():
+            lines.append(
+                f"mean 2D error over {int(np.isfinite(errors).sum())} frames: "
+                f"{np.nanmean(errors):.1f} px"
+            )
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
     def save(self, path: str | os.PathLike[str], progress: bool = False) -> list[Path]:
         """Writes a folder with everything; or one thing, by suffix. Each file whole or not at all.
 
