@@ -146,7 +146,9 @@ def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; name a folder for the results")
     bbox = _box(options.bbox)
-    evidence = {name: options[name].value for name in ("joint_set", "focal_length", "smooth", "fps")}
+    evidence = {
+        name: options[name].value for name in ("joint_set", "focal_length", "smooth", "fps")
+    }
     checkpoint = options.checkpoint or _trained_workdir(options.workdir)
     found: Any
     if checkpoint is not None:

@@ -206,7 +206,9 @@ class SequenceReconstruction:
             points = None if self.keypoints2d is None else self.keypoints2d[number]
             if points is not None and not confident(points).any():
                 points = None
-            history = {k: v[number] for k, v in self.history.items() if np.isfinite(v[number]).any()}
+            history = {
+                k: v[number] for k, v in self.history.items() if np.isfinite(v[number]).any()
+            }
             instance = Instance.of_body(
                 self.body,
                 self.track.betas[at],

@@ -25,7 +25,7 @@ from jaxrecon.errors import UserError
 from jaxrecon.io.amass import write_motion
 from jaxrecon.io.animated_glb import body_rig, write_skinned_glb
 from jaxrecon.io.images import write_image
-from jaxrecon.io.video import IN_BROWSERS
+from jaxrecon.io.video import PAGE_CODECS
 from jaxrecon.report.curves import Chart, Series
 from jaxrecon.report.film import film, shrunk
 from jaxrecon.report.page import Metric, Movie, RunPage, Sample, write_run_page
@@ -111,7 +111,7 @@ def _draw(
     with TemporaryDirectory() as scratch, ExitStack() as stack:
         films = [
             stack.enter_context(
-                film(Path(scratch) / "page.mp4", *shape, _ON_PAGE, IN_BROWSERS, _PAGE_FRAMES)
+                film(Path(scratch) / "page.mp4", *shape, _ON_PAGE, PAGE_CODECS, _PAGE_FRAMES)
             )
         ]
         if path is not None:
@@ -143,6 +143,7 @@ def frame_bar(total: int, what: str, shown: bool = True) -> Iterator[Any]:
         disable=not shown,
         dynamic_ncols=terminal,
         mininterval=0.2 if terminal else 10.0,
+        delay=0.5,  # nothing to see where it is done before
     ) as bar:
         yield bar
 

@@ -36,9 +36,7 @@ def reconstruct_footage(
       UserError: no frame can be used.
     """
     half, joint_set = footage.evidence
-    config = load_config(
-        config, {"tto.openpose": joint_set == "openpose25", "tto.per_image": True}
-    )
+    config = load_config(config, {"tto.openpose": joint_set == "openpose25", "tto.per_image": True})
     system = create_system(config)
     size = tuple(config.system.image_size)
     batch_size = max(1, min(config.evaluation.batch_size, len(footage)))
@@ -120,9 +118,7 @@ def _network(system: System, variables: Variables, batch: Batch, steps: int) -> 
 class _Table:
     """What is known of each of N frames, filled in as they are read and computed."""
 
-    def __init__(
-        self, footage: Footage, least: int = 0, half: slice = slice(None)
-    ) -> None:
+    def __init__(self, footage: Footage, least: int = 0, half: slice = slice(None)) -> None:
         count = len(footage)
         self.footage = footage
         self.missing: dict[int, str] = {}

@@ -125,7 +125,9 @@ def natural_key(name: str) -> list[Any]:
 
 
 def _from_folder(folder: Path, fps: float) -> FrameSource:
-    entries = sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: natural_key(p.name))
+    entries = sorted(
+        (p for p in folder.iterdir() if p.is_file()), key=lambda p: natural_key(p.name)
+    )
     images = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         if not any(folder.iterdir()):

@@ -209,7 +209,7 @@ def _from_array(
         )
     if not isinstance(joint_set, str):
         raise UserError(
-            f"{where}: name the joint set of its {array.shape[2]} joints, such as \"coco17\""
+            f'{where}: name the joint set of its {array.shape[2]} joints, such as "coco17"'
         )
     if array.shape[3] == 2:
         seen = np.isfinite(array).all(-1, keepdims=True)

@@ -1,8 +1,9 @@
 """Videos in and out, by OpenCV: RGB frames one after the other, never a whole video in memory."""
 
+import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ VIDEO_SUFFIXES = (
     ".3gp", ".gif",
 )  # fmt: skip
 USUAL_RATE = 30.0  # frames a second, where nothing says how many
-# H.264 plays everywhere, but OpenCV's wheels may not make it; VP9 plays in browsers; MPEG-4 part 2
-# is always there, for players.
-CODECS = ("avc1", "vp09", "mp4v")
-IN_BROWSERS = ("avc1", "vp09")
+# (codec, suffix of its file). H.264 plays everywhere, but OpenCV's wheels cannot write it; MPEG-4
+# part 2 is always there, for players; VP8 plays in browsers. (VP9 takes ten times as long.)
+CODECS = (("avc1", ".mp4"), ("mp4v", ".mp4"))
+PAGE_CODECS = (("avc1", ".mp4"), ("VP80", ".webm"))
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,14 @@ class VideoWriter:
         self._writer.write(np.ascontiguousarray(fitted[:, :, ::-1]))
 
 
-def working_codec(codecs: Sequence[str] = CODECS, suffix: str = ".mp4") -> str | None:
-    """The first of some codecs that this OpenCV can write, or None if it can write none of them."""
+@functools.cache
+def working_codec(
+    codecs: tuple[tuple[str, str], ...] = CODECS,
+) -> tuple[str, str] | None:
+    """The first (codec, suffix) of some that this OpenCV can write, or None."""
     frame = np.zeros((64, 64, 3), np.uint8)
     with TemporaryDirectory() as folder:
-        for codec in codecs:
+        for codec, suffix in codecs:
             path = Path(folder) / f"{codec}{suffix}"
             with _quiet():
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 64))
@@ -124,7 +128,7 @@ def working_codec(codecs: Sequence[str] = CODECS, suffix: str = ".mp4") -> str |
                     writer.write(frame)
                 writer.release()
             if path.is_file() and path.stat().st_size > 0:
-                return codec
+                return codec, suffix
     return None
 
 
@@ -134,7 +138,7 @@ def write_video(
 ) -> Iterator[VideoWriter]:
     """A video that appears at `path` when the block ends well, and not at all when it does not.
 
-        with write_video("out.mp4", (480, 640), 30, working_codec()) as video:
+        with write_video("out.mp4", (480, 640), 30, "mp4v") as video:
             video.add(frame)
 
     Args:
@@ -166,7 +170,7 @@ def even_size(image_size: tuple[int, int]) -> tuple[int, int]:
     return height + height % 2, width + width % 2
 
 
-def fit_frame(frame: Image, image_size: tuple[int, int]) -> Image:
+def fit_frame(frame: Image, image_size: tuple[int, int]) -> UInt8[np.ndarray, "rows columns 3"]:
     """A frame at (height, width): scaled to fit if it is larger, centred on a dark ground."""
     height, width = image_size
     if frame.shape[:2] == (height, width):
@@ -194,11 +198,18 @@ def _open(file: Path) -> cv2.VideoCapture:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without OpenCV's and FFmpeg's own lines about what does not open; ours says it."""
+    """Without the lines of OpenCV and FFmpeg about what does not open; ours says it."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    before = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    # They write to the descriptor, past Python's stream; there may be none (Windows, services).
     try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
         yield
     finally:
-        cv2.setLogLevel(before)
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

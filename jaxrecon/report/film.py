@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jaxrecon.report.animation import SUFFIXES, write_animation
 
 _ANIMATED = 150  # frames of an animated image, which lie in memory
 _ANIMATED_LONGEST = 420  # ... and their longer side in pixels
-_MIME = {".mp4": "video/mp4", ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png"}
+_MIME = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif"}
 
 
 class Film:
@@ -57,15 +57,14 @@ def film(
     fps: float | int,
     count: int,
     longest: int,
-    codecs: Sequence[str] = CODECS,
+    codecs: tuple[tuple[str, str], ...] = CODECS,
     most: int = 0,
 ) -> Iterator[Film]:
     """A film that appears when the block ends well, and not at all when it does not.
 
     Args:
-      path: .mp4 for a video; with the suffix .webp instead where this OpenCV has none of the
-        codecs. Or .webp, .gif or .png for an animation (small, of at most 150 frames evenly
-        spaced).
+      path: .webp or .gif for an animation (small, of at most 150 frames, evenly spaced); any
+        other gives a video, with the suffix of its codec, or a .webp where none works.
       image_size: (height, width) of the largest frame.
       fps: frames a second.
       count: of frames that will come.
@@ -77,19 +76,22 @@ def film(
       UserError: the path cannot be written.
     """
     target = Path(path)
-    codec = working_codec(codecs) if target.suffix.lower() not in SUFFIXES else None
-    if codec is None:
-        target = target if target.suffix.lower() in SUFFIXES else target.with_suffix(".webp")
+    animated = target.suffix.lower() in SUFFIXES
+    found = None if animated else working_codec(codecs)
+    if found is None:
+        target = target if animated else target.with_suffix(".webp")
         longest, most = min(longest, _ANIMATED_LONGEST), _ANIMATED
+    else:
+        target = target.with_suffix(found[1])
     stride = max(1, math.ceil(count / most)) if most else 1
     size = even_size(at_most(image_size, longest))
     with ExitStack() as stack:
         video = None
-        if codec is not None:
-            video = stack.enter_context(write_video(target, size, fps / stride, codec))
+        if found is not None:
+            video = stack.enter_context(write_video(target, size, fps / stride, found[0]))
         taken = Film(target, size, stride, video)
         yield taken
-    if codec is None:
+    if found is None:
         write_animation(target, taken.pictures, fps / stride)
 
 
