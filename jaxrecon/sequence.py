@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ from jaxrecon.io.frames import FrameSource
 from jaxrecon.reconstruction import Camera, Instance, Reconstruction, confident
 
 CHUNK = 16  # frames posed in one call of the compiled body
+_SHOWN = 6  # reasons, and runs of frame numbers, that are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SequenceReconstruction:
       keypoint_set: the names of these.
       history: name -> (N, steps + 1), test-time optimisation of each frame, NaN without.
       system: the name of the system that made it.
-      notes: what was skipped or filled in, in words.
+      missing: frame number -> why the system found nobody there.
     """
 
     source: FrameSource
@@ -48,7 +49,7 @@ class SequenceReconstruction:
     keypoint_set: str | None = None
     history: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     system: str = ""
-    notes: tuple[str, ...] = ()
+    missing: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.track) == 0:
@@ -67,6 +68,19 @@ class SequenceReconstruction:
     def fps(self) -> float:
         """Frames a second."""
         return self.source.fps
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the source, what was skipped and what was filled in, in words."""
+        filled = set(self.track.frames[~self.track.observed].tolist())
+        names = self.source.names
+        gaps = {n: why for n, why in self.missing.items() if n in filled}
+        skipped = {n: why for n, why in self.missing.items() if n not in filled}
+        return [
+            *self.source.notes,
+            *frame_notes(skipped, names, "skipped"),
+            *frame_notes(gaps, names, "filled in between their neighbours"),
+        ]
 
     def __iter__(self) -> Iterator[tuple[int, Reconstruction]]:
         posed = self._posed()
@@ -88,11 +102,7 @@ class SequenceReconstruction:
     def smoothed(self, seconds: float | int = WINDOW) -> "SequenceReconstruction":
         """The same without jitter and gaps, and with one shape (see `tracks.smooth_track`)."""
         track = smooth_track(self.track, self.body, self.fps, seconds)
-        notes = list(self.notes)
-        filled = len(track) - len(self.track)
-        if filled:
-            notes.append(f"{filled} of {len(self)} frames filled in between their neighbours")
-        return dataclasses.replace(self, track=track, notes=tuple(notes))
+        return dataclasses.replace(self, track=track)
 
     def even_track(self) -> Track:
         """The track with one shape and no gap between its first and its last frame."""
@@ -226,3 +236,33 @@ class SequenceReconstruction:
 @jax.jit
 def _pose(body: BodyModel, betas: np.ndarray, rotmats: np.ndarray) -> BodyOutput:
     return body_forward(body, betas, rotmats)
+
+
+def frame_notes(missing: Mapping[int, str], names: Sequence[str], what: str) -> list[str]:
+    """Lines such as "12 of 90 frames skipped: nobody was detected (3-9, 80-84)"."""
+    reasons: dict[str, list[int]] = {}
+    for number, reason in sorted(missing.items()):
+        reasons.setdefault(reason, []).append(number)
+    lines = []
+    for reason, numbers in list(reasons.items())[:_SHOWN]:
+        count, total = len(numbers), len(names)
+        lines.append(
+            f"{count} of {total} frames {what}: {reason} ({_ranges(numbers)}, from 0)"
+            if count > 1
+            else f"frame {numbers[0]} ({names[numbers[0]]}) {what}: {reason}"
+        )
+    if len(reasons) > _SHOWN:
+        rest = sum(len(numbers) for numbers in list(reasons.values())[_SHOWN:])
+        lines.append(f"{rest} more frames {what} for other reasons")
+    return lines
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """3-9, 12, ..."""
+    cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
+    parts = [
+        f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}"
+        for part in np.split(np.asarray(numbers), cuts)
+    ]
+    shown = ", ".join(parts[:_SHOWN])
+    return f"{shown}, ..." if len(parts) > _SHOWN else shown

@@ -10,6 +10,7 @@ Frames are read, drawn and written one at a time; each file appears whole or not
 last.
 """
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -41,6 +43,8 @@ _LONGEST = 1920  # pixels of the overlay video
 _ON_PAGE = 640  # ... of the one inside the page
 _PAGE_FRAMES = 1800  # frames of that
 _PICTURE = 480  # pixels of a picture of the page
+_SIDE_VIEW = (480, 320)  # height and width of those from the side
+_PADDED = 128  # frames of many sizes are drawn at multiples of so many pixels
 _GALLERY = 6  # frames with pictures
 _STEPS = 48  # of the body in the page's 3D view
 
@@ -107,6 +111,7 @@ def _draw(
     chosen = evenly(sequence.track.frames, _GALLERY)
     sizes = sequence.image_sizes[sequence.image_sizes.prod(-1) > 0]
     shape = ((int(sizes[:, 0].max()), int(sizes[:, 1].max())), sequence.fps, len(sequence))
+    many = len(np.unique(sizes, axis=0)) > 2
     samples: list[Sample] = []
     with TemporaryDirectory() as scratch, ExitStack() as stack:
         films = [
@@ -118,7 +123,7 @@ def _draw(
             films.append(stack.enter_context(film(path, *shape, _LONGEST)))
         bar = stack.enter_context(frame_bar(len(sequence), "writing", progress))
         for number, found in sequence:
-            overlay = found.overlay(keypoints=True)
+            overlay = _overlay(found, many)
             for each in films:
                 each.add(overlay)
             if len(found) and frames is not None:
@@ -154,6 +159,20 @@ def evenly(numbers: np.ndarray, count: int) -> list[int]:
     return [int(number) for number in numbers[places]]
 
 
+def _overlay(found: "Reconstruction", many_sizes: bool) -> np.ndarray:
+    """The overlay of a frame; of frames of many sizes without a compilation for each size."""
+    height, width = found.camera.image_size
+    rows, columns = (-side % _PADDED for side in (height, width))
+    if not many_sizes or not (rows or columns):
+        return found.overlay(keypoints=True)
+    camera = dataclasses.replace(found.camera, image_size=(height + rows, width + columns))
+    image = found.image
+    if image is not None:
+        image = cv2.copyMakeBorder(image, 0, rows, 0, columns, cv2.BORDER_REPLICATE)
+    larger = dataclasses.replace(found, camera=camera, image=image)
+    return np.ascontiguousarray(larger.overlay(keypoints=True)[:height, :width])
+
+
 def _sample(
     sequence: "SequenceReconstruction", number: int, found: "Reconstruction", overlay: np.ndarray
 ) -> Sample:
@@ -161,7 +180,8 @@ def _sample(
     if found.image is not None:
         pictures["input"] = found.closeup(found.draw_evidence(found.image))
     pictures["overlay"] = found.closeup(overlay)
-    pictures["side view"] = found.side_view(image_size=pictures["overlay"].shape[:2])
+    # All of one size: the renderer is compiled for each size anew.
+    pictures["side view"] = found.side_view(image_size=_SIDE_VIEW)
     error = found.keypoint_error()
     facts = {"2D error": f"{error.pixels:.1f} px"} if error.joints else {}
     small = {caption: shrunk(picture, _PICTURE) for caption, picture in pictures.items()}

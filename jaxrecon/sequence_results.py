@@ -12,7 +12,7 @@ from jaxrecon.bodies import load_body
 from jaxrecon.bodies.tracks import Track
 from jaxrecon.config import load_config
 from jaxrecon.data.photos import Photo, filled_batch
-from jaxrecon.data.sequences import Footage, notes_of
+from jaxrecon.data.sequences import Footage
 from jaxrecon.errors import UserError
 from jaxrecon.optimization.smplify import CHUNK, LEAST_KEYPOINTS, fit_keypoints
 from jaxrecon.reconstruction import CONFIDENT
@@ -188,7 +188,6 @@ class _Table:
             with np.errstate(invalid="ignore"):
                 mean = distance.sum(-1) / seen.sum(-1)
             history["keypoint_error"] = self._spread(numbers, mean)
-        names = self.footage.source.names
         return SequenceReconstruction(
             source=self.footage.source,
             track=track,
@@ -199,7 +198,7 @@ class _Table:
             keypoint_set=None if points is None else joint_set,
             history=history,
             system=system,
-            notes=(*self.footage.source.notes, *notes_of(self.missing, names)),
+            missing=self.missing,
         )
 
     def _spread(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:

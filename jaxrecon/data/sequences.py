@@ -18,7 +18,6 @@ from jaxrecon.io.keypoint_files import Keypoints, parse_bbox, read_bbox, read_js
 from jaxrecon.io.keypoint_sequences import FrameKeypoints, nobody, read_keypoint_frames
 
 _OPENPOSE = 25  # the first 25 of the 49 slots
-_SHOWN = 6  # reasons and frame numbers that a note lists
 
 
 @dataclass(frozen=True)
@@ -204,33 +203,3 @@ def _boxes_beside(folder: Path, frames: FrameSource, boxes: np.ndarray) -> bool:
         if file.is_file():
             boxes[number], found = read_bbox(file), True
     return found
-
-
-def notes_of(missing: dict[int, str], names: Sequence[str], what: str = "skipped") -> list[str]:
-    """Lines such as "12 of 90 frames skipped: nobody was detected (frames 3-9, 80-84)"."""
-    reasons: dict[str, list[int]] = {}
-    for number, reason in sorted(missing.items()):
-        reasons.setdefault(reason, []).append(number)
-    lines = []
-    for reason, numbers in list(reasons.items())[:_SHOWN]:
-        count, total = len(numbers), len(names)
-        lines.append(
-            f"{count} of {total} frames {what}: {reason} ({_ranges(numbers)}, from 0)"
-            if count > 1
-            else f"frame {numbers[0]} ({names[numbers[0]]}) {what}: {reason}"
-        )
-    if len(reasons) > _SHOWN:
-        rest = sum(len(numbers) for numbers in list(reasons.values())[_SHOWN:])
-        lines.append(f"{rest} more frames {what} for other reasons")
-    return lines
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """3-9, 12, ..."""
-    cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
-    parts = [
-        f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}"
-        for part in np.split(np.asarray(numbers), cuts)
-    ]
-    shown = ", ".join(parts[:_SHOWN])
-    return f"{shown}, ..." if len(parts) > _SHOWN else shown
