@@ -62,8 +62,8 @@ class Reconstructor:
         *,
         joint_set: str | None = None,
         focal_length: float | None = None,
-        smooth: bool | float = False,
-        fps: float | None = None,
+        smooth: bool | float | int = False,
+        fps: float | int | None = None,
         progress: bool = True,
     ) -> Reconstruction | SequenceReconstruction:
         """The body in a photograph, or in every frame of a video or a folder.
@@ -287,8 +287,8 @@ def fit_photo(
     body: str = "",
     joint_set: str | None = None,
     focal_length: float | None = None,
-    smooth: bool | float = False,
-    fps: float | None = None,
+    smooth: bool | float | int = False,
+    fps: float | int | None = None,
     progress: bool = True,
 ) -> Reconstruction | SequenceReconstruction:
     """The body in a photograph, or in each of many frames, from its 2D keypoints alone.
@@ -317,8 +317,8 @@ def _footage(
     bbox: Any,
     joint_set: str | None,
     focal_length: float | None,
-    smooth: bool | float,
-    fps: float | None,
+    smooth: bool | float | int,
+    fps: float | int | None,
 ) -> Footage:
     return read_footage(
         frames,
@@ -331,7 +331,7 @@ def _footage(
     )
 
 
-def _smoothed(found: SequenceReconstruction, smooth: bool | float) -> SequenceReconstruction:
+def _smoothed(found: SequenceReconstruction, smooth: bool | float | int) -> SequenceReconstruction:
     if smooth is False:
         return found
     return found.smoothed() if smooth is True else found.smoothed(smooth)

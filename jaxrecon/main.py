@@ -3,8 +3,7 @@
     python -m jaxrecon.main --config=configs/metahmr.py[:preset] --workdir=DIR --mode=train
     python -m jaxrecon.main --workdir=DIR --mode=evaluate [--checkpoint=DIR] [--steps=14]
     python -m jaxrecon.main --mode=reconstruct --input=photo.jpg --keypoints=photo.json --output=out
-    python -m jaxrecon.main --mode=reconstruct --input=walk.mp4 --keypoints=walk_json --output=out \\
-        [--smooth]
+    python -m jaxrecon.main --mode=reconstruct --input=walk.mp4 --keypoints=folder --output=out
     python -m jaxrecon.main --mode=convert --input=published.pt --output=DIR --config=...
 
 `--config.group.field=value` changes any field of the config. A training that is run again with

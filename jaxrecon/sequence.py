@@ -14,6 +14,7 @@ from jaxrecon.errors import UserError
 from jaxrecon.io.amass import Motion
 from jaxrecon.io.frames import FrameSource
 from jaxrecon.reconstruction import Camera, Instance, Reconstruction, confident
+from jaxrecon.typing import AnyArray
 
 CHUNK = 16  # frames posed in one call of the compiled body
 _SHOWN = 6  # reasons, and runs of frame numbers, that are listed
@@ -146,7 +147,7 @@ class SequenceReconstruction:
         if self.keypoints2d is None:
             return errors
         posed = self._posed()
-        for number in self.track.frames:
+        for number in self.track.frames.tolist():
             body = next(posed)
             if confident(self.keypoints2d[number]).any():
                 errors[number] = self._frame(number, None, body).keypoint_error().pixels
@@ -234,7 +235,7 @@ class SequenceReconstruction:
 
 
 @jax.jit
-def _pose(body: BodyModel, betas: np.ndarray, rotmats: np.ndarray) -> BodyOutput:
+def _pose(body: BodyModel, betas: AnyArray, rotmats: AnyArray) -> BodyOutput:
     return body_forward(body, betas, rotmats)
 
 

@@ -29,7 +29,7 @@ from jaxrecon.io.animated_glb import body_rig, write_skinned_glb
 from jaxrecon.io.images import write_image
 from jaxrecon.io.video import PAGE_CODECS
 from jaxrecon.report.curves import Chart, Series
-from jaxrecon.report.film import film, shrunk
+from jaxrecon.report.film import film
 from jaxrecon.report.page import Metric, Movie, RunPage, Sample, write_run_page
 from jaxrecon.report.viewer import Layer, Scene
 
@@ -42,8 +42,7 @@ PAGE_FILE = "index.html"
 _LONGEST = 1920  # pixels of the overlay video
 _ON_PAGE = 640  # ... of the one inside the page
 _PAGE_FRAMES = 1800  # frames of that
-_PICTURE = 480  # pixels of a picture of the page
-_SIDE_VIEW = (480, 320)  # height and width of those from the side
+_PORTRAIT = (480, 320)  # height and width of the page's pictures
 _PADDED = 128  # frames of many sizes are drawn at multiples of so many pixels
 _GALLERY = 6  # frames with pictures
 _STEPS = 48  # of the body in the page's 3D view
@@ -64,10 +63,10 @@ def save(sequence: "SequenceReconstruction", path: Path, progress: bool) -> list
     elif suffix == ".npz":
         write_motion(path, sequence.motion())
     elif suffix == ".html":
-        _, movie, samples = _draw(sequence, None, None, progress)
+        _, movie, samples = _draw(sequence, None, None, progress, page=True)
         _write_page(sequence, path, movie, samples, {})
     else:
-        written, _, _ = _draw(sequence, path, None, progress)
+        written, _, _ = _draw(sequence, path, None, progress, page=False)
         return [written or path]
     return [path]
 
@@ -80,7 +79,7 @@ def _save_folder(sequence: "SequenceReconstruction", folder: Path, progress: boo
     _write_glb(sequence, glb)
     write_motion(npz, sequence.motion())
     video = folder / f"{stem}_overlay.mp4"
-    written, movie, samples = _draw(sequence, video, folder / "frames", progress)
+    written, movie, samples = _draw(sequence, video, folder / "frames", progress, page=True)
     video = written or video
     files = {path.name: path.name for path in (video, glb, npz)}
     page = folder / PAGE_FILE
@@ -105,20 +104,28 @@ def write_frame(found: "Reconstruction", folder: Path, stem: str, overlay: np.nd
 
 
 def _draw(
-    sequence: "SequenceReconstruction", path: Path | None, frames: Path | None, progress: bool
-) -> tuple[Path | None, Movie, list[Sample]]:
-    """Every frame once: its files, the film, and the film and pictures of the page."""
-    chosen = evenly(sequence.track.frames, _GALLERY)
+    sequence: "SequenceReconstruction",
+    path: Path | None,
+    frames: Path | None,
+    progress: bool,
+    page: bool,
+) -> tuple[Path | None, Movie | None, list[Sample]]:
+    """Every frame once: the film at `path`, the files in `frames`, and what a page needs.
+
+    Returns:
+      the path of the film, and the film and the pictures of the page.
+    """
+    chosen = evenly(sequence.track.frames, _GALLERY) if page else []
     sizes = sequence.image_sizes[sequence.image_sizes.prod(-1) > 0]
     shape = ((int(sizes[:, 0].max()), int(sizes[:, 1].max())), sequence.fps, len(sequence))
     many = len(np.unique(sizes, axis=0)) > 2
     samples: list[Sample] = []
+    movie = None
     with TemporaryDirectory() as scratch, ExitStack() as stack:
-        films = [
-            stack.enter_context(
-                film(Path(scratch) / "page.mp4", *shape, _ON_PAGE, PAGE_CODECS, _PAGE_FRAMES)
-            )
-        ]
+        films = []
+        if page:
+            on_page = film(Path(scratch) / "page.mp4", *shape, _ON_PAGE, PAGE_CODECS, _PAGE_FRAMES)
+            films.append(stack.enter_context(on_page))
         if path is not None:
             films.append(stack.enter_context(film(path, *shape, _LONGEST)))
         bar = stack.enter_context(frame_bar(len(sequence), "writing", progress))
@@ -132,7 +139,8 @@ def _draw(
                 samples.append(_sample(sequence, number, found, overlay))
             bar.update(1)
         stack.close()  # the films are whole now
-        movie = Movie(films[0].path.read_bytes(), films[0].mime)
+        if page:
+            movie = Movie(films[0].path.read_bytes(), films[0].mime)
     return films[-1].path if path is not None else None, movie, samples
 
 
@@ -178,20 +186,37 @@ def _sample(
 ) -> Sample:
     pictures = {}
     if found.image is not None:
-        pictures["input"] = found.closeup(found.draw_evidence(found.image))
-    pictures["overlay"] = found.closeup(overlay)
+        pictures["input"] = _portrait(found, found.draw_evidence(found.image))
+    pictures["overlay"] = _portrait(found, overlay)
     # All of one size: the renderer is compiled for each size anew.
-    pictures["side view"] = found.side_view(image_size=_SIDE_VIEW)
+    pictures["side view"] = found.side_view(image_size=_PORTRAIT)
     error = found.keypoint_error()
     facts = {"2D error": f"{error.pixels:.1f} px"} if error.joints else {}
-    small = {caption: shrunk(picture, _PICTURE) for caption, picture in pictures.items()}
-    return Sample(sequence.source.names[number], small, facts)
+    return Sample(sequence.source.names[number], pictures, facts)
+
+
+def _portrait(found: "Reconstruction", picture: np.ndarray) -> np.ndarray:
+    """The part of a frame around the body, at `_PORTRAIT`."""
+    rows, columns = _PORTRAIT
+    points = found.camera.project(found.instances[0].vertices)
+    points = points[np.isfinite(points).all(-1)]
+    low, high = points.min(0), points.max(0)
+    span = 1.3 * max(high[1] - low[1], (high[0] - low[0]) * rows / columns, 16.0)
+    scale = rows / span
+    middle = (low + high) / 2
+    move = np.array([columns / 2, rows / 2]) - scale * middle
+    matrix = np.array([[scale, 0, move[0]], [0, scale, move[1]]])
+    if scale < 1:  # no finer than what is shown, so that nothing flickers or frays
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.4 / scale)
+    return cv2.warpAffine(
+        picture, matrix, (columns, rows), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def _write_page(
     sequence: "SequenceReconstruction",
     path: Path,
-    movie: Movie,
+    movie: Movie | None,
     samples: list[Sample],
     files: dict[str, str],
 ) -> None:

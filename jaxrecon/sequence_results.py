@@ -11,6 +11,7 @@ from jaxrecon import results
 from jaxrecon.bodies import load_body
 from jaxrecon.bodies.tracks import Track
 from jaxrecon.config import load_config
+from jaxrecon.data.crops import estimate_focal_length
 from jaxrecon.data.photos import Photo, filled_batch
 from jaxrecon.data.sequences import Footage
 from jaxrecon.errors import UserError
@@ -129,14 +130,14 @@ class _Table:
 
     def usable(self, bar: Any = None) -> Iterator[tuple[int, Photo]]:
         """Frames with a person that can be used; the others are noted in `missing`."""
-        for number, photo in enumerate(self.footage.photos()):
+        for number, (size, photo) in enumerate(self.footage.photos()):
+            self.image_sizes[number] = size
+            self.focal[number] = self.footage.focal_length or estimate_focal_length(*size)
             if bar is not None:
                 bar.update(1)
             if isinstance(photo, str):
                 self.missing[number] = photo
                 continue
-            self.image_sizes[number] = photo.image.shape[:2]
-            self.focal[number] = photo.focal_length
             seen = int((photo.keypoints2d[self._half, 2] > 0).sum())
             if seen < self._least:
                 self.missing[number] = f"{seen} keypoints are seen, {self._least} are needed"

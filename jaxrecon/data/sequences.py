@@ -51,29 +51,34 @@ class Footage:
                 return slice(None, _OPENPOSE), "openpose25"
         return slice(_OPENPOSE, None), "gt24"
 
-    def photos(self) -> Iterator[Photo | str]:
-        """Each frame with its person, or why it cannot be used."""
+    def photos(self) -> Iterator[tuple[tuple[int, int], Photo | str]]:
+        """Of each frame (height, width), zeros if it cannot be read, and its person or the reason
+        why it cannot be used."""
         for number, (pixels, name) in enumerate(zip(self.source, self.source.names)):
             if isinstance(pixels, UserError):
-                yield str(pixels)
+                yield (0, 0), str(pixels)
                 continue
+            size = (pixels.shape[0], pixels.shape[1])
             if number in self.missing:
-                yield self.missing[number]
+                yield size, self.missing[number]
                 continue
             points = None
             if self.keypoints2d is not None:
                 points = Keypoints("spin49", self.keypoints2d[number, None])
             box = self.boxes[number]
             try:
-                yield read_photo(
-                    pixels,
-                    points,
-                    box if np.isfinite(box).all() else None,
-                    focal_length=self.focal_length,
-                    name=name,
+                yield (
+                    size,
+                    read_photo(
+                        pixels,
+                        points,
+                        box if np.isfinite(box).all() else None,
+                        focal_length=self.focal_length,
+                        name=name,
+                    ),
                 )
             except UserError as error:
-                yield str(error).removeprefix(f"{name}: ")
+                yield size, str(error).removeprefix(f"{name}: ")
 
 
 def read_footage(

@@ -72,7 +72,7 @@ class FrameSource:
 
 
 def is_sequence(source: Any) -> bool:
-    """Whether something holds frames rather than one image: a folder, a video, a list, (T, H, W, 3).
+    """Whether something holds frames and is not one image: a folder, a video, a list, (T, H, W, 3).
 
     A path that does not exist counts by its suffix.
     """

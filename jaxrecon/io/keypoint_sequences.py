@@ -237,7 +237,8 @@ def _from_list(
 ) -> list[FrameKeypoints]:
     if len(entries) != len(frames):
         raise UserError(
-            f"keypoints of {len(entries)} frames, but {frames.title} has {len(frames)}; give as many"
+            f"keypoints of {len(entries)} frames, but {frames.title} has {len(frames)}; give as "
+            "many (None where there is nobody)"
         )
     found: list[FrameKeypoints] = []
     for i, entry in enumerate(entries):

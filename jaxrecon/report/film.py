@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -100,11 +99,3 @@ def at_most(image_size: tuple[int, int], longest: int) -> tuple[int, int]:
     height, width = (int(side) for side in image_size)
     scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def shrunk(picture: UInt8[np.ndarray, "h w 3"], longest: int) -> UInt8[np.ndarray, "rows cols 3"]:
-    """A picture of at most `longest` pixels a side."""
-    size = at_most(picture.shape[:2], longest)
-    if size == picture.shape[:2]:
-        return picture
-    return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
