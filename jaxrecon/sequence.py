@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxrecon.bodies.model import BodyModel, BodyOutput, body_forward
-from jaxrecon.bodies.tracks import WINDOW, Track, fill_gaps, shared_shape, smooth_track
+from jaxrecon.bodies.tracks import WINDOW, Track, fill_gaps, share_shape, smooth_track
 from jaxrecon.errors import UserError
 from jaxrecon.io.amass import Motion
 from jaxrecon.io.frames import FrameSource
@@ -107,9 +107,7 @@ class SequenceReconstruction:
 
     def even_track(self) -> Track:
         """The track with one shape and no gap between its first and its last frame."""
-        track = fill_gaps(self.track)
-        betas = np.tile(shared_shape(track), (len(track), 1))
-        return dataclasses.replace(track, betas=betas)
+        return fill_gaps(share_shape(self.track, self.body))
 
     def motion(self) -> Motion:
         """The body over time in AMASS's layout, camera frame.

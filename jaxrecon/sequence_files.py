@@ -2,7 +2,7 @@
 
     OUT/frames/NAME.npz, NAME.glb, NAME_overlay.png   of each frame, as for a single photograph
     OUT/STEM.glb            the moving body with its skeleton
-    OUT/STEM.npz            the motion in AMASS's layout
+    OUT/STEM_motion.npz     the motion in AMASS's layout
     OUT/STEM_overlay.mp4    the overlay; .webp where OpenCV can write no video
     OUT/index.html          one self-contained page that shows them
 
@@ -75,7 +75,7 @@ def _save_folder(sequence: "SequenceReconstruction", folder: Path, progress: boo
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the results")
     stem = sequence.source.stem
-    glb, npz = folder / f"{stem}.glb", folder / f"{stem}.npz"
+    glb, npz = folder / f"{stem}.glb", folder / f"{stem}_motion.npz"
     _write_glb(sequence, glb)
     write_motion(npz, sequence.motion())
     video = folder / f"{stem}_overlay.mp4"
@@ -98,7 +98,7 @@ def _write_glb(sequence: "SequenceReconstruction", path: Path) -> None:
 
 def write_frame(found: "Reconstruction", folder: Path, stem: str, overlay: np.ndarray) -> None:
     """The files of one frame."""
-    found.save(folder / f"{stem}.npz")
+    found.save(folder / f"{stem}_motion.npz")
     found.save(folder / f"{stem}.glb")
     write_image(folder / f"{stem}_overlay.png", overlay)
 

@@ -96,8 +96,10 @@ def fit_footage(
             fitted = fit_keypoints(
                 body, points[rows], table.focal[rows].astype(np.float32), center[rows], joint_set
             )
-            found = {name: getattr(fitted, name) for name in ("betas", "rotmats", "transl")}
-            table.add(rows.tolist(), {**found, "losses": fitted.history.T})
+            found = {
+                name: np.asarray(getattr(fitted, name)) for name in ("betas", "rotmats", "transl")
+            }
+            table.add(rows.tolist(), {**found, "losses": np.asarray(fitted.history).T})
             bar.update(len(rows))
     return table.sequence(body, "smplify", half, joint_set)
 

@@ -82,10 +82,10 @@ def test_a_video_by_the_command(place, film, tmp_path, capsys):
         for ending in (".glb", ".npz", "_overlay.png")
     ]
     video = next(name for name in tree(out) if "_overlay." in name and "/" not in name)
-    assert tree(out) == sorted([*frames, "index.html", "walk.glb", "walk.npz", video])
+    assert tree(out) == sorted([*frames, "index.html", "walk.glb", "walk_motion.npz", video])
 
     # The motion, and how near it is to the truth (heading and size, up to what a picture tells).
-    motion = read_motion(out / "walk.npz")
+    motion = read_motion(out / "walk_motion.npz")
     assert motion.poses.shape == (COUNT, 72) and motion.betas.shape == (10,)
     assert motion.frame_rate == 10 and motion.gender == "neutral"
     np.testing.assert_array_equal(motion.extra["observed"], [i != 3 for i in range(COUNT)])
@@ -94,7 +94,7 @@ def test_a_video_by_the_command(place, film, tmp_path, capsys):
     )
     assert np.median(root.magnitude()) < 0.6
     np.testing.assert_allclose(motion.trans[:, :2], film.transl[:, :2], atol=0.25)
-    with np.load(out / "walk.npz") as raw:
+    with np.load(out / "walk_motion.npz") as raw:
         assert {"poses", "betas", "trans", "gender", "mocap_framerate"} <= set(raw.files)
 
     # One frame, as of a photograph.
@@ -252,7 +252,7 @@ def test_nothing_half_written_stays(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr(sequence_files, "write_frame", fail_at_third)
     with pytest.raises(KeyboardInterrupt):
         fitted.save(tmp_path / "out")
-    assert tree(tmp_path) == ["out/walk.glb", "out/walk.npz"]
+    assert tree(tmp_path) == ["out/walk.glb", "out/walk_motion.npz"]
 
 
 def spoil(folder: Path, film) -> None:

@@ -90,14 +90,22 @@ def shared_shape(track: Track) -> Float[np.ndarray, "b"]:
     return np.median(seen, axis=0).astype(np.float32)
 
 
+def share_shape(track: Track, body: BodyModel) -> Track:
+    """The track with one shape, placed anew so that it covers the same place in the picture."""
+    betas = np.tile(shared_shape(track), (len(track), 1))
+    seen = joint_places(body, track.betas, track.rotmats) + track.transl[:, None]
+    transl = _same_place(seen, joint_places(body, betas, track.rotmats), track.transl)
+    return dataclasses.replace(track, betas=betas, transl=transl.astype(np.float32))
+
+
 def smooth_track(
     track: Track, body: BodyModel, fps: float | int, seconds: float | int = WINDOW
 ) -> Track:
     """A track without gaps and jitter, of one shape.
 
     The filter is Savitzky and Golay's (a parabola through `seconds` of frames around each one).
-    Before the translation is smoothed it is set anew, so that the body of the shared shape covers
-    the same place in the picture as the one it replaces.
+    Before the translation is smoothed it is set anew, so that the smooth body covers the same
+    place in the picture as the one it replaces.
 
     Args:
       body: the model that the track is of.
