@@ -98,7 +98,7 @@ def _write_glb(sequence: "SequenceReconstruction", path: Path) -> None:
 
 def write_frame(found: "Reconstruction", folder: Path, stem: str, overlay: np.ndarray) -> None:
     """The files of one frame."""
-    found.save(folder / f"{stem}_motion.npz")
+    found.save(folder / f"{stem}.npz")
     found.save(folder / f"{stem}.glb")
     write_image(folder / f"{stem}_overlay.png", overlay)
 

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 import jaxrecon
 from jaxrecon import api, sequence_files
+from jaxrecon.data.sequences import read_footage
 from jaxrecon.errors import UserError
 from jaxrecon.io.amass import Motion, read_motion, write_motion
 from jaxrecon.io.images import write_image
@@ -20,8 +21,16 @@ from jaxrecon.sequence import frame_notes
 from tests.io.test_animated_glb import Played
 from tests.walking import walk, write_openpose_folder, write_people, write_walk_video
 
-COUNT, NOBODY = 7, (3,)
+COUNT, NOBODY = 6, (3,)
 SIZE = (96, 128)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """The compiler's best takes longer here than all that is computed."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +57,13 @@ def fitted(place):
 
 
 @pytest.fixture(scope="module")
-def untrained():
+def network():
     """A small network with fresh weights: what it says is of no use, but it says it in batches."""
     changes = {"image_size": (32, 32), "main_iterations": 1, "aux_iterations": 1}
     config = api.load_config(
-        "metahmr:tiny", {**changes, "tto": {"steps": 1}, "evaluation": {"batch_size": 3}}
+        "metahmr:tiny", {**changes, "tto": {"steps": 1}, "evaluation": {"batch_size": 4}}
     )
     return api.untrained(config)
-
-
-@pytest.fixture
-def network(untrained):
-    # The compiler's best takes longer here than all that is computed.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield untrained
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def tree(folder):
@@ -106,7 +107,7 @@ def test_a_video_by_the_command(place, film, tmp_path, capsys):
     played = Played(out / "walk.glb")
     times = played.array(played.doc.animations[0].samplers[0].input)[:, 0]
     np.testing.assert_allclose(times, np.arange(COUNT) / 10, atol=1e-6)
-    moved = [np.ptp(played.skinned(t)[:, 1]) for t in (0.0, 0.6)]
+    moved = [np.ptp(played.skinned(t)[:, 1]) for t in (0.0, 0.5)]
     assert min(moved) > 1.2  # it stands upright, y up
 
     capture = cv2.VideoCapture(str(out / video))
@@ -120,14 +121,14 @@ def test_a_video_by_the_command(place, film, tmp_path, capsys):
 
 def test_frames_without_anybody_are_skipped(fitted):
     assert isinstance(fitted, jaxrecon.SequenceReconstruction)
-    np.testing.assert_array_equal(fitted.track.frames, [0, 1, 2, 4, 5, 6])
+    np.testing.assert_array_equal(fitted.track.frames, [0, 1, 2, 4, 5])
     assert "frame 3 (walk_000003) skipped: nobody was detected" in fitted.notes[0]
     found = dict(fitted)
     assert sorted(found) == list(range(COUNT))
-    assert [len(found[i]) for i in range(COUNT)] == [1, 1, 1, 0, 1, 1, 1]
+    assert [len(found[i]) for i in range(COUNT)] == [1, 1, 1, 0, 1, 1]
     one = fitted[-1]
-    np.testing.assert_allclose(one.instances[0].vertices, found[6].instances[0].vertices, atol=1e-5)
-    np.testing.assert_array_equal(one.image, found[6].image)
+    np.testing.assert_allclose(one.instances[0].vertices, found[5].instances[0].vertices, atol=1e-5)
+    np.testing.assert_array_equal(one.image, found[5].image)
     errors = fitted.keypoint_errors()
     assert np.isnan(errors[3]) and np.nanmax(errors) < 4
     assert fitted[2].keypoint_error().pixels == pytest.approx(errors[2], rel=1e-4)
@@ -137,14 +138,18 @@ def test_frames_without_anybody_are_skipped(fitted):
         fitted[COUNT]
 
 
-def test_every_layout_of_keypoints_gives_the_same(place, fitted):
-    array = api.fit_photo(place / "walk.mp4", place / "array.npz", progress=False)
-    assert len(array.track) == COUNT
-    rows = [0, 1, 2, 4, 5, 6]
-    np.testing.assert_allclose(array.track.rotmats[rows], fitted.track.rotmats, atol=1e-4)
-    images = api.fit_photo(place / "images", place / "by_name", progress=False, fps=10)
-    assert images.source.names[0] == "walk0" and len(images.track) == COUNT
-    np.testing.assert_allclose(images.track.transl, array.track.transl, atol=1e-3)
+def test_every_layout_of_keypoints_gives_the_same(place, film, fitted):
+    rows = [i for i in range(COUNT) if i not in NOBODY]
+    for source, keypoints in (
+        (place / "walk.mp4", place / "array.npz"),
+        (place / "walk.mp4", place / "json"),
+        (place / "images", place / "by_name"),
+        (place / "images", place / "array.npz"),
+    ):
+        footage = read_footage(source, keypoints, fps=10)
+        assert len(footage) == COUNT and footage.evidence[1] == "openpose25"
+        np.testing.assert_allclose(footage.keypoints2d[rows, :25], film.keypoints[rows])
+        np.testing.assert_allclose(fitted.keypoints2d[rows], film.keypoints[rows])
 
 
 def by_frames(found, rows):
@@ -161,12 +166,12 @@ def by_frames(found, rows):
 
 
 def test_every_frame_adapts_by_itself(place, network):
-    """Batches of 3, the last one filled up: what else is in its batch does not touch a frame."""
+    """Batches of 4, the last one filled up: what else is in its batch does not touch a frame."""
     images = sorted((place / "images").iterdir())
     files = sorted((place / "by_name").iterdir())
     forward = network.reconstruct(images, files, progress=False)
     backward = network.reconstruct(images[::-1], files[::-1], progress=False)
-    assert backward.source.names[0] == "walk6"
+    assert backward.source.names[0] == "walk5"
     ours, theirs = (
         by_frames(found, rows)
         for found, rows in ((forward, np.arange(COUNT)), (backward, np.arange(COUNT)[::-1]))
@@ -180,7 +185,7 @@ def test_every_frame_adapts_by_itself(place, network):
 @pytest.mark.slow
 def test_a_frame_is_what_the_photograph_would_be(place, network):
     found = network.reconstruct(place / "images", place / "by_name", progress=False)
-    for i in (0, 6):
+    for i in (0, 5):
         alone = network.reconstruct(
             place / "images" / f"walk{i}.png", place / "by_name" / f"walk{i}_keypoints.json"
         ).instances[0]

@@ -35,7 +35,7 @@ def test_a_box_says_who_is_followed():
     footage = read_footage(FRAMES, both, box, joint_set="openpose25")
     np.testing.assert_allclose(footage.keypoints2d[:, :25], moving(PERSON, 20))
     # It said who; the crops go along with the keypoints.
-    centers = [photo.center[0] for photo in footage.photos()]
+    centers = [photo.center[0] for _, photo in footage.photos()]
     np.testing.assert_allclose(np.diff(centers), 20, atol=1e-3)
 
 
@@ -43,7 +43,7 @@ def test_boxes_of_frames(tmp_path):
     rows = [[10 + i, 10, 50, 80] for i in range(4)]
     (tmp_path / "boxes.json").write_text(json.dumps({"bbox": rows}))
     footage = read_footage(FRAMES, None, tmp_path / "boxes.json")
-    np.testing.assert_allclose([p.center[0] for p in footage.photos()], [35, 36, 37, 38])
+    np.testing.assert_allclose([p.center[0] for _, p in footage.photos()], [35, 36, 37, 38])
     assert footage.keypoints2d is None and footage.evidence[1] == "gt24"
     with pytest.raises(UserError, match="3 boxes, but the frames has 4 frames"):
         read_footage(FRAMES, None, rows[:3])
@@ -57,7 +57,8 @@ def test_boxes_beside_the_keypoints_of_images(tmp_path):
         people = [{"pose_keypoints_2d": PERSON.ravel().tolist()}]
         (tmp_path / f"a{i}_keypoints.json").write_text(json.dumps({"people": people}))
     (tmp_path / "a1_bbox.json").write_text("[20, 10, 60, 100]")
-    first, second = read_footage(tmp_path, tmp_path).photos()
+    (_, first), (size, second) = read_footage(tmp_path, tmp_path).photos()
+    assert size == (120, 160)
     assert second.center.tolist() == [50, 60] and first.center.tolist() != [50, 60]
 
 
@@ -66,7 +67,8 @@ def test_frames_that_cannot_be_used_say_why():
     points[1] = np.nan
     points[2, :, 2] = 0
     points[3, :, :2] += 1000
-    found = list(read_footage(FRAMES, points, joint_set="openpose25").photos())
+    footage = read_footage(FRAMES, points, joint_set="openpose25")
+    found = [photo for _, photo in footage.photos()]
     assert not isinstance(found[0], str)
     assert found[1:3] == ["nobody was detected"] * 2
     assert "lies outside the photograph of 160 x 120" in found[3]
