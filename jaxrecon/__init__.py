@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from jaxrecon.api import Reconstructor, fit, load
     from jaxrecon.reconstruction import Reconstruction
+    from jaxrecon.sequence import SequenceReconstruction
 
 _checkout = _Path(__file__).resolve().parent.parent
 if (_checkout / "pyproject.toml").is_file() and (_checkout / "datasets_builders").is_dir():
@@ -22,11 +23,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Reconstruction": "jaxrecon.reconstruction",
     "Reconstructor": "jaxrecon.api",
+    "SequenceReconstruction": "jaxrecon.sequence",
     "fit": "jaxrecon.api",
     "load": "jaxrecon.api",
 }
 
-__all__ = ["Reconstruction", "Reconstructor", "fit", "load"]
+__all__ = ["Reconstruction", "Reconstructor", "SequenceReconstruction", "fit", "load"]
 
 
 def __getattr__(name: str) -> object:

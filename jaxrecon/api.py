@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 import optax
 
-from jaxrecon import results, runs
+from jaxrecon import results, runs, sequence_results
 from jaxrecon.config import config_from_dict, load_config
+from jaxrecon.data.sequences import Footage, read_footage
 from jaxrecon.errors import UserError
 from jaxrecon.evaluation.noise import with_noise
 from jaxrecon.evaluation.protocol import Evaluation, Evaluator
+from jaxrecon.io.frames import is_sequence
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.reconstruction import Reconstruction
 from jaxrecon.report.run import write_run_report
+from jaxrecon.sequence import SequenceReconstruction
 from jaxrecon.systems import create_system, published_format
 from jaxrecon.systems.base import Adaptation, Batch, System
 from jaxrecon.training.checkpoints import RunRecord, load_variables, save_variables
@@ -53,31 +56,55 @@ class Reconstructor:
 
     def reconstruct(
         self,
-        image: PathLike | np.ndarray,
+        image: Any,
         keypoints: Any = None,
         bbox: Any = None,
         adapt_steps: int | None = None,
         *,
         joint_set: str | None = None,
         focal_length: float | None = None,
-    ) -> Reconstruction:
-        """The body in a photograph.
+        smooth: bool | float | int = False,
+        fps: float | int | None = None,
+        progress: bool = True,
+    ) -> Reconstruction | SequenceReconstruction:
+        """The body in a photograph, or in every frame of a video or a folder.
 
         Args:
-          image: file, or RGB pixels (H, W, 3) uint8.
+          image: file, or RGB pixels (H, W, 3) uint8. Or frames: a video, a folder of images, a
+            list of either kind, an array (T, H, W, 3).
           keypoints: 2D keypoints: a file (OpenPose, COCO, ...), or an array (joints, 3) of
-            `joint_set`, pixels and confidence. Without them nothing can be adapted.
+            `joint_set`, pixels and confidence. Without them nothing can be adapted. For frames: a
+            folder with a file for each, or an array with a leading frame axis (see
+            `io.keypoint_sequences.read_keypoint_frames`).
           bbox: (x, y, width, height) in pixels, or a file; without it the box is drawn around
             the keypoints.
           adapt_steps: steps of test-time optimisation; by default the config's `tto.steps`
             with keypoints, 0 without.
           joint_set: the set of an array, such as "coco17".
           focal_length: pixels; estimated as the image's diagonal if unknown.
+          smooth: of frames: take out jitter, fill gaps and share one shape; a number is the
+            seconds that the filter spans, True a usual span.
+          fps: of frames: how many a second; a video's own, or 30, by default.
+          progress: of frames: show how many a second are done, and the time left.
+
+        Returns:
+          for frames a `SequenceReconstruction`: each frame adapts by itself, in batches.
 
         Raises:
           UserError: a file or value that cannot be used; neither keypoints nor a box; steps
-            without keypoints.
+            without keypoints; frames and keypoints that do not fit each other. A single frame that
+            cannot be used is skipped, and noted in the result.
         """
+        if is_sequence(image):
+            footage = _footage(image, keypoints, bbox, joint_set, focal_length, smooth, fps)
+            found = sequence_results.reconstruct_footage(
+                self.config,
+                self.variables,
+                footage,
+                self._steps(adapt_steps, keypoints is not None),
+                progress,
+            )
+            return _smoothed(found, smooth)
         photo = results.read(image, keypoints, bbox, joint_set, focal_length)
         steps = self._steps(adapt_steps, keypoints is not None)
         return results.reconstruct_photo(self.config, self.variables, photo, steps)
@@ -271,22 +298,58 @@ def _files_of_networks(source: str) -> dict[str | None, str]:
 
 
 def fit_photo(
-    image: PathLike | np.ndarray,
+    image: Any,
     keypoints: Any,
     bbox: Any = None,
     *,
     body: str = "",
     joint_set: str | None = None,
     focal_length: float | None = None,
-) -> Reconstruction:
-    """The body in a photograph from its 2D keypoints alone, by optimisation from the mean pose.
+    smooth: bool | float | int = False,
+    fps: float | int | None = None,
+    progress: bool = True,
+) -> Reconstruction | SequenceReconstruction:
+    """The body in a photograph, or in each of many frames, from its 2D keypoints alone.
+
+    By optimisation from the mean pose, without any trained weights.
 
     Args:
-      image, keypoints, bbox, joint_set, focal_length: as for `Reconstructor.reconstruct`.
+      image, keypoints, bbox, joint_set, focal_length, smooth, fps, progress: as for
+        `Reconstructor.reconstruct`.
       body: a SMPL file or folder; the open body if empty.
 
     Raises:
       UserError: a file or value that cannot be used.
     """
+    if is_sequence(image):
+        footage = _footage(image, keypoints, bbox, joint_set, focal_length, smooth, fps)
+        found = sequence_results.fit_footage(footage, body or None, progress)
+        return _smoothed(found, smooth)
     photo = results.read(image, keypoints, bbox, joint_set, focal_length)
     return results.fit_photo(photo, body or None)
+
+
+def _footage(
+    frames: Any,
+    keypoints: Any,
+    bbox: Any,
+    joint_set: str | None,
+    focal_length: float | None,
+    smooth: bool | float | int,
+    fps: float | int | None,
+) -> Footage:
+    return read_footage(
+        frames,
+        keypoints,
+        bbox,
+        joint_set=joint_set,
+        focal_length=focal_length,
+        fps=fps,
+        follow=True if smooth else None,
+    )
+
+
+def _smoothed(found: SequenceReconstruction, smooth: bool | float | int) -> SequenceReconstruction:
+    if smooth is False:
+        return found
+    return found.smoothed() if smooth is True else found.smoothed(smooth)

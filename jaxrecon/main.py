@@ -3,6 +3,7 @@
     python -m jaxrecon.main --config=configs/metahmr.py[:preset] --workdir=DIR --mode=train
     python -m jaxrecon.main --workdir=DIR --mode=evaluate [--checkpoint=DIR] [--steps=14]
     python -m jaxrecon.main --mode=reconstruct --input=photo.jpg --keypoints=photo.json --output=out
+    python -m jaxrecon.main --mode=reconstruct --input=walk.mp4 --keypoints=folder --output=out
     python -m jaxrecon.main --mode=convert --input=published.pt --output=DIR --config=...
 
 `--config.group.field=value` changes any field of the config. A training that is run again with
@@ -35,10 +36,16 @@ def define_flags() -> flags.FlagValues:
     text(
         "input",
         None,
-        "reconstruct: the photograph; convert: a .pt file (main=a.pt,aux=b.pt) or a run",
+        "reconstruct: a photograph, video or folder; convert: a .pt (main=a.pt,aux=b.pt) or a run",
     )
-    text("keypoints", None, "reconstruct: 2D keypoints of the photograph (OpenPose JSON, ...)")
+    text("keypoints", None, "reconstruct: 2D keypoints (OpenPose JSON, ...); a folder for frames")
     text("bbox", None, "reconstruct: x,y,width,height in pixels, or a JSON file")
+    flags.DEFINE_bool(
+        "smooth", False, "reconstruct: take jitter and gaps out of frames", flag_values=values
+    )
+    flags.DEFINE_float(
+        "fps", None, "reconstruct: frames a second (a video's own, or 30)", flag_values=values
+    )
     text("joint_set", None, "reconstruct: the joint set of keypoints that do not name it")
     flags.DEFINE_float("focal_length", None, "reconstruct: pixels, if known", flag_values=values)
     text("output", None, "reconstruct: the folder to write; convert: the file or folder")
@@ -139,25 +146,36 @@ def _evaluate(options: Any, overrides: dict[str, str]) -> int:
 
 def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
     from jaxrecon import api, results
+    from jaxrecon.reconstruction import Reconstruction
 
-    photo, output = _required(options, "input"), Path(_required(options, "output"))
+    source, output = _required(options, "input"), Path(_required(options, "output"))
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; name a folder for the results")
     bbox = _box(options.bbox)
-    evidence = {"joint_set": options.joint_set, "focal_length": options.focal_length}
+    evidence = {
+        name: options[name].value for name in ("joint_set", "focal_length", "smooth", "fps")
+    }
     checkpoint = options.checkpoint or _trained_workdir(options.workdir)
+    found: Any
     if checkpoint is not None:
         reconstructor = api.load(checkpoint, **overrides)
-        found = reconstructor.reconstruct(photo, options.keypoints, bbox, options.steps, **evidence)
+        found = reconstructor.reconstruct(
+            source, options.keypoints, bbox, options.steps, **evidence
+        )
     elif options.keypoints is not None:
         config = api.load_config(options.config or "metahmr", overrides)
-        found = api.fit_photo(photo, options.keypoints, bbox, body=config.body.path, **evidence)
+        found = api.fit_photo(source, options.keypoints, bbox, body=config.body.path, **evidence)
     else:
         raise UserError(
-            f"to reconstruct {photo} give --keypoints (2D keypoints, fitted by optimisation), or "
+            f"to reconstruct {source} give --keypoints (2D keypoints, fitted by optimisation), or "
             "trained weights in --checkpoint or --workdir, or both"
         )
-    print(results.write_reconstruction(found, output, Path(photo).stem))
+    if isinstance(found, Reconstruction):
+        print(results.write_reconstruction(found, output, Path(source).stem))
+        return 0
+    written = found.save(output, progress=True)
+    print(found.summary())
+    print("written: " + ", ".join(str(path) for path in written))
     return 0
 
 

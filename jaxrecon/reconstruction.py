@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from jaxrecon import reconstruction_files
 from jaxrecon.bodies.joints import JOINT_SETS, bones, index_map, joint_names
-from jaxrecon.bodies.model import BodyModel, body_forward, joints49
+from jaxrecon.bodies.model import BodyModel, BodyOutput, body_forward, joints49
 from jaxrecon.errors import UserError
 from jaxrecon.geometry.rotations import matrix_to_axis_angle
 from jaxrecon.io.images import encode_image
@@ -132,6 +132,7 @@ class Instance:
         betas: Float[AnyArray, "s"],
         rotmats: Float[AnyArray, "j 3 3"],
         transl: Float[AnyArray, "3"],
+        posed: BodyOutput | None = None,
         **more: Any,
     ) -> "Instance":
         """A posed body of the SMPL family, with all its parameters filled in.
@@ -141,10 +142,11 @@ class Instance:
           betas: shape.
           rotmats: root orientation in the camera frame, and each joint relative to its parent.
           transl: metres, camera frame.
+          posed: what `body_forward` says of them, where it is known already.
           more: other attributes; `parameters` are added to the body's own.
         """
         betas, rotmats, transl = (np.asarray(x, np.float32) for x in (betas, rotmats, transl))
-        posed = body_forward(body, betas, rotmats)
+        posed = body_forward(body, betas, rotmats) if posed is None else posed
         spin = body.vertex_ids is not None and body.J_regressor_extra is not None
         joints = joints49(body, posed) if spin else posed.joints
         angles = np.asarray(matrix_to_axis_angle(rotmats))

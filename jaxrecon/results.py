@@ -172,9 +172,14 @@ def _reconstructions(
 def _kept_steps(config: Any, adaptation: Adaptation) -> list[int]:
     """For every example of a history, the step whose state is the result."""
     steps, count = adaptation.history.betas.shape[:2]
-    if config.tto.get("keep", "probable") == "probable" and adaptation.chosen is not None:
+    if keeps_probable(config) and adaptation.chosen is not None:
         return [int(step) for step in jax.device_get(adaptation.chosen)]
     return [steps - 1] * count
+
+
+def keeps_probable(config: Any) -> bool:
+    """Whether the result is each example's most probable state (`tto.keep`), not the last."""
+    return config.tto.get("keep", "probable") == "probable"
 
 
 def _system_for(config: Any, joint_set: str) -> System:

@@ -87,7 +87,7 @@ USE = ("--mode=reconstruct", "--input=photo.jpg", "--keypoints=photo.json", "--o
 
 MISTAKES = [
     ("remove photo", FIT, r"photo\.jpg"),
-    ("photo is a folder", FIT, r"photo\.jpg is a folder"),
+    ("photo is a folder", FIT, r"the folder photo\.jpg is empty"),
     ("corrupt photo", FIT, r"photo\.jpg"),
     ("photo of text", FIT, r"photo\.jpg"),
     ("remove keypoints", FIT, r"no such keypoint file: photo\.json"),

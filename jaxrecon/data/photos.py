@@ -13,7 +13,7 @@ from jaxrecon.data import crops
 from jaxrecon.data.crops import Number
 from jaxrecon.data.items import Person, collate, make_item
 from jaxrecon.errors import UserError
-from jaxrecon.io.images import read_image
+from jaxrecon.io.images import IMAGE_SUFFIXES, read_image
 from jaxrecon.io.keypoint_files import (
     Keypoints,
     parse_bbox,
@@ -24,7 +24,6 @@ from jaxrecon.io.keypoint_files import (
 
 PathLike = str | os.PathLike[str]
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Behind a photograph's stem: OpenPose's own names, and the plain one.
 _KEYPOINT_ENDINGS = ("_keypoints", "_openpose", "")
 _KEYPOINT_SUFFIXES = (".json", ".npz", ".npy")
@@ -199,9 +198,9 @@ def list_photos(folder: PathLike) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no such folder of photographs: {folder}; check the path")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise UserError(f"{folder} holds no photograph ({', '.join(_IMAGE_SUFFIXES)})")
+        raise UserError(f"{folder} holds no photograph ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 
@@ -279,18 +278,19 @@ def _folder_batches(
             continue
         waiting.append(photo)
         if len(waiting) == batch_size:
-            yield waiting, _filled_batch(waiting, size, batch_size)
+            yield waiting, filled_batch(waiting, size, batch_size)
             given += len(waiting)
             waiting = []
     if waiting:
-        yield waiting, _filled_batch(waiting, size, batch_size)
+        yield waiting, filled_batch(waiting, size, batch_size)
     elif not given:
         raise UserError(f"none of the {len(paths)} photographs in {paths[0].parent} can be used")
 
 
-def _filled_batch(
-    photos: list[Photo], size: tuple[int, int], batch_size: int
+def filled_batch(
+    photos: Sequence[Photo], size: tuple[int, int], batch_size: int
 ) -> dict[str, np.ndarray]:
+    """A `photo_batch` of `batch_size`: the last photograph repeats, which `valid` (B,) marks."""
     copies = [photos[-1]] * (batch_size - len(photos))
     batch = photo_batch([*photos, *copies], *size)
     batch["valid"] = np.arange(batch_size) < len(photos)

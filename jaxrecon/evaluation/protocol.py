@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrecon.errors import UserError
 from jaxrecon.io.atomic import write_text
-from jaxrecon.systems.base import Adaptation, Batch, System
+from jaxrecon.systems.base import Adaptation, Batch, System, pick_each
 from jaxrecon.training.parallel import Placement, sum_over_hosts
 
 EVALUATION_FILE = "evaluation.json"
@@ -234,16 +234,6 @@ def _parts(system: System, placement: Placement) -> tuple[Callable[..., Any], ..
 
     each = placement.each_device
     return each(pick), each(pick_each), each(system.evaluate), each(system.baseline)
-
-
-def pick_each(history: Any, chosen: Any) -> Any:
-    """Of a history with leaves (steps + 1, B, ...), the state of each example, (B, ...)."""
-
-    def pick(x: Any) -> Any:
-        index = jnp.asarray(chosen).reshape((1, -1) + (1,) * (x.ndim - 2))
-        return jnp.take_along_axis(x, index, axis=0)[0]
-
-    return jax.tree.map(pick, history)
 
 
 def _worse(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

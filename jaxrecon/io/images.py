@@ -13,6 +13,8 @@ from jaxrecon.io.files import existing_file
 
 Image = UInt8[np.ndarray, "height width 3"]
 
+# What a folder of photographs may hold.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _WRITABLE = (".png", ".jpg", ".jpeg", ".webp")
 

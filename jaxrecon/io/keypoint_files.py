@@ -14,7 +14,7 @@ from jaxrecon.errors import UserError
 from jaxrecon.io.files import existing_file
 
 _OPENPOSE_SETS = {25: "openpose25", 18: "coco18"}
-_ARRAY_KEYS = ("keypoints", "keypoints2d", "keypoints_2d", "joints2d")
+ARRAY_KEYS = ("keypoints", "keypoints2d", "keypoints_2d", "joints2d")
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def read_keypoints(
     """
     file = existing_file(path, "keypoint file")
     if file.suffix.lower() in (".npz", ".npy"):
-        found = _from_arrays(file, joint_set)
+        found = _plain(file, *read_arrays(file, joint_set))
     else:
-        found = _from_json(file, read_json(file, "keypoint file"), joint_set, image)
+        found = parse_json(file, read_json(file, "keypoint file"), joint_set, image)
     if joint_set is not None and joint_set != found.joint_set:
         found = Keypoints(joint_set, found.array, found.left_hand, found.right_hand)
     if len(found.array) == 0:
@@ -154,7 +154,8 @@ def read_json(file: Path, what: str) -> Any:
         raise UserError(f"the {what} {file} is not valid JSON ({error}); write it again") from error
 
 
-def _from_json(file: Path, content: Any, joint_set: str | None, image: Any) -> Keypoints:
+def parse_json(file: Path, content: Any, joint_set: str | None, image: Any) -> Keypoints:
+    """Keypoints from the content of a JSON file; `read_keypoints` without its last checks."""
     if isinstance(content, dict) and "people" in content:
         return _openpose(file, content["people"])
     if isinstance(content, dict) and "annotations" in content:
@@ -165,7 +166,7 @@ def _from_json(file: Path, content: Any, joint_set: str | None, image: Any) -> K
     elif isinstance(content, list):
         return _plain(file, content, joint_set)
     if isinstance(content, dict):
-        for key in _ARRAY_KEYS:
+        for key in ARRAY_KEYS:
             if key in content:
                 return _plain(file, content[key], content.get("joint_set", joint_set))
     if content in ({}, [], None):
@@ -204,7 +205,7 @@ def _openpose(file: Path, people: Any) -> Keypoints:
 
 def _triples(where: str, values: Any, sets: dict[int, str]) -> np.ndarray:
     expected = " or ".join(f"{3 * n} ({name})" for n, name in sets.items())
-    array = _numbers(where, values).ravel()
+    array = numbers(where, values).ravel()
     if array.size not in [3 * n for n in sets]:
         raise UserError(f"{where} has {array.size} keypoint numbers; {expected} expected")
     return array.reshape(-1, 3)
@@ -240,7 +241,8 @@ def _coco(file: Path, content: dict[str, Any], image: str | int | None) -> Keypo
     return Keypoints("coco17", np.stack(people) if people else np.zeros((0, 17, 3), np.float32))
 
 
-def _from_arrays(file: Path, joint_set: str | None) -> Keypoints:
+def read_arrays(file: Path, joint_set: str | None) -> tuple[np.ndarray, str | None]:
+    """The keypoint array of an .npy or .npz as it is, and the name of its joint set if known."""
     try:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
@@ -251,18 +253,17 @@ def _from_arrays(file: Path, joint_set: str | None) -> Keypoints:
             f"({error}); write it again"
         ) from error
     if isinstance(content, np.ndarray):
-        return _plain(file, content, joint_set)
-    for key in _ARRAY_KEYS:
+        return content, joint_set
+    for key in ARRAY_KEYS:
         if key in content:
-            named = str(content["joint_set"]) if "joint_set" in content else joint_set
-            return _plain(file, content[key], named)
+            return content[key], str(content["joint_set"]) if "joint_set" in content else joint_set
     raise UserError(
-        f"{file} has no array named {' or '.join(_ARRAY_KEYS)}; it has {', '.join(content)}"
+        f"{file} has no array named {' or '.join(ARRAY_KEYS)}; it has {', '.join(content)}"
     )
 
 
 def _plain(file: Path, values: Any, joint_set: str | None) -> Keypoints:
-    array = _numbers(str(file), values)
+    array = numbers(str(file), values)
     if array.size == 0:
         raise UserError(f"{file} holds no person: its array of keypoints is empty")
     if array.ndim == 2:
@@ -282,7 +283,8 @@ def _plain(file: Path, values: Any, joint_set: str | None) -> Keypoints:
     return Keypoints(joint_set, array)
 
 
-def _numbers(where: str, values: Any) -> np.ndarray:
+def numbers(where: str, values: Any) -> np.ndarray:
+    """A regular list of numbers as a float32 array; `where` is for the message."""
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "fiu" and array.size:

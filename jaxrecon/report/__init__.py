@@ -2,7 +2,7 @@
 
 from jaxrecon.report.animation import encode_animation, write_animation
 from jaxrecon.report.curves import Chart, Series
-from jaxrecon.report.page import Metric, RunPage, Sample, render_page, write_run_page
+from jaxrecon.report.page import Metric, Movie, RunPage, Sample, render_page, write_run_page
 from jaxrecon.report.run import write_run_report
 from jaxrecon.report.viewer import Layer, Scene
 
@@ -10,6 +10,7 @@ __all__ = [
     "Chart",
     "Layer",
     "Metric",
+    "Movie",
     "RunPage",
     "Sample",
     "Scene",

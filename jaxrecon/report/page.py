@@ -67,6 +67,21 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Movie:
+    """A moving picture inside the page.
+
+    Attributes:
+      data: the file: a video that browsers play, or an animated image.
+      mime: "video/mp4", "image/webp" ...
+      caption: one line below.
+    """
+
+    data: bytes
+    mime: str
+    caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunPage:
     """What a page shows; every part but the title may be missing.
 
@@ -75,6 +90,8 @@ class RunPage:
       facts: short facts below the title: {"images": "2,000", "time": "4 min"}.
       notes: warnings and remarks, a line each.
       metrics: the tiles.
+      movie: shown large.
+      time_charts: what changes over the frames of a video.
       adaptation_charts: error per step of test-time optimisation.
       training_charts: loss and scores over training.
       samples: the gallery.
@@ -91,6 +108,8 @@ class RunPage:
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     metrics: Sequence[Metric] = ()
+    movie: Movie | None = None
+    time_charts: Sequence[Chart] = ()
     adaptation_charts: Sequence[Chart] = ()
     training_charts: Sequence[Chart] = ()
     samples: Sequence[Sample] = ()
@@ -117,8 +136,10 @@ def render_page(page: RunPage) -> str:
         _header(page),
         "<main>",
         _tiles(page.metrics),
+        _movie(page.movie),
         _gallery(page.samples),
         _stage(page),
+        _charts("Over time", "", page.time_charts),
         _charts(
             "Test-time optimisation",
             "Error after each step of optimisation on the 2D keypoints of the test images.",
@@ -213,6 +234,20 @@ def _delta(before: float | None, after: float, higher_is_better: bool) -> str:
     # U+2212 minus and U+2009 thin space.
     sign = "+" if percent > 0 else "\N{MINUS SIGN}"
     return f'<span class="delta {kind}">{sign}{abs(percent):.1f}\N{THIN SPACE}%</span>'
+
+
+def _movie(movie: Movie | None) -> str:
+    if movie is None:
+        return ""
+    source = f'src="{_uri(movie.mime, movie.data)}"'
+    label = html.escape(movie.caption or "overlay", quote=True)
+    if movie.mime.startswith("video/"):
+        shown = f'<video {source} aria-label="{label}" controls autoplay loop muted playsinline>'
+        shown += "</video>"
+    else:
+        shown = f'<img {source} alt="{label}">'
+    caption = f"<figcaption>{html.escape(movie.caption)}</figcaption>" if movie.caption else ""
+    return f'<section><figure class="movie card">{shown}{caption}</figure></section>'
 
 
 def _charts(title: str, lead: str, charts: Sequence[Chart]) -> str:

@@ -43,11 +43,13 @@ class Scene:
       layers: meshes; those with several steps follow the slider, the others stand still.
       labels: of the steps; "step 0", "step 1", ... by default.
       caption: one line below.
+      interval: milliseconds that a step stays when they are played.
     """
 
     layers: Sequence[Layer]
     labels: Sequence[str] = ()
     caption: str = ""
+    interval: int = 220
 
 
 def viewer_html(scene: Scene) -> str:
@@ -89,6 +91,7 @@ def viewer_html(scene: Scene) -> str:
         "faces": packed_faces,
         "layers": layers,
         "labels": labels,
+        "interval": scene.interval,
     }
     # "</" would end the script element.
     text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
@@ -156,5 +159,5 @@ def _slider(labels: list[str]) -> str:
     return (
         '<span class="steps"><button type="button" class="play" aria-label="play">&#9654;</button>'
         f'<input type="range" min="0" max="{len(labels) - 1}" value="{len(labels) - 1}" '
-        'aria-label="step of test-time optimisation"><output></output></span>'
+        'aria-label="step"><output></output></span>'
     )

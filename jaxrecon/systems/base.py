@@ -18,6 +18,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -87,6 +89,16 @@ class Adaptation:
     history: Leaf
     losses: Leaf
     chosen: Leaf = None
+
+
+def pick_each(history: Any, chosen: Any) -> Any:
+    """Of a history with leaves (steps + 1, B, ...), the chosen (B,) state of each example."""
+
+    def pick(x: Any) -> Any:
+        index = jnp.asarray(chosen).reshape((1, -1) + (1,) * (x.ndim - 2))
+        return jnp.take_along_axis(x, index, axis=0)[0]
+
+    return jax.tree.map(pick, history)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from jaxrecon.errors import UserError
 from jaxrecon.io.images import decode_image
 from jaxrecon.report.curves import Chart, Series
-from jaxrecon.report.page import Metric, RunPage, Sample, render_page, write_run_page
+from jaxrecon.report.page import Metric, Movie, RunPage, Sample, render_page, write_run_page
 from jaxrecon.report.viewer import Layer, Scene, viewer_html
 
 TETRAHEDRON = np.array([[0, 0, 3], [1, 0, 3], [0, 1, 3], [0, 0, 4]], np.float32)
@@ -186,3 +186,15 @@ def test_scenes_that_do_not_fit_are_refused():
         viewer_html(Scene([layer], labels=["a", "b"]))
     with pytest.raises(UserError, match="at least one layer"):
         viewer_html(Scene([]))
+
+
+def test_a_movie_stands_inside_the_page():
+    """A video with controls, an animation as an image; both as data, nothing beside the page."""
+    text = render_page(RunPage("walk", movie=Movie(b"frames", "video/webm", "the <overlay>")))
+    assert '<video src="data:video/webm;base64,ZnJhbWVz"' in text and "controls" in text
+    assert "the &lt;overlay&gt;" in text and "the <overlay>" not in text
+    text = render_page(RunPage("walk", movie=Movie(b"frames", "image/webp")))
+    assert '<img src="data:image/webp;base64,ZnJhbWVz" alt="overlay">' in text
+    assert "<video" not in render_page(RunPage("walk"))
+    chart = Chart("2D error", [Series("result", [0, 1], [3.0, 2.0])])
+    assert "Over time" in render_page(RunPage("walk", time_charts=[chart]))

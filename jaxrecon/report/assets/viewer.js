@@ -1,6 +1,6 @@
 // An orbit viewer for triangle meshes: WebGL, no library. One scene is the JSON beside a canvas:
 // {low, step, faces: {name: base64}, wide, layers: [{name, colour, faces, frames: [base64]}],
-//  labels}. Positions are uint16 multiples of `step` above `low`, in metres, y down, z forward.
+//  labels, interval}. Positions are uint16 multiples of `step` above `low`, in metres, y down, z forward.
 "use strict";
 (function () {
   function bytes(text) {
@@ -188,8 +188,8 @@
       const passed = Math.min(now - last, 100);
       last = now;
       if (seen && turning) { eye.yaw += passed * 0.00035; dirty = true; }
-      if (seen && playing && (played += passed) > 220) {
-        played = 0;
+      if (seen && playing && (played += passed) > scene.interval) {
+        played = Math.min(played - scene.interval, scene.interval);
         setFrame((frame + 1) % scene.labels.length);
       }
       if (seen && dirty) { dirty = false; draw(); }
