@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxrecon.data.sources import missing_files
 from jaxrecon.errors import Missing, MissingFiles
+from jaxrecon.io.places import manual_folder
 from jaxrecon.training.pretrained import pretrained_file
 
 _SMPL = (
@@ -43,8 +44,10 @@ def check_files(config: Any, continues: bool = False) -> None:
       UserError: an unknown data set, builder config or split.
     """
     missing = [*_data_sets(config), *_body(config)]
-    if not continues:
-        missing += _file("config.training.init_from", config.training.init_from, _WEIGHTS)
+    start = config.training.init_from
+    # Of a path that the user has named the loader says what is wrong with it.
+    if not continues and manual_folder() in Path(start).parents:
+        missing += _file("config.training.init_from", start, _WEIGHTS)
     missing += _file("config.data.occluders", config.data.occluders, _OCCLUDERS)
     if missing:
         raise MissingFiles(missing)
