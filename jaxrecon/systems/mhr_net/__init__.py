@@ -1,0 +1,5 @@
+"""MHR-Net: several hypotheses of a non-rigid shape from one 2D view (arXiv 2207.09086)."""
+
+from jaxrecon.systems.mhr_net.system import Forward, Lifting, MHRNet, Noise
+
+__all__ = ["Forward", "Lifting", "MHRNet", "Noise"]
