@@ -248,11 +248,11 @@ class MHRNet(System):
 
         def call(method: Callable[..., Array], *inputs: Any) -> Array:
             given = {"params": variables["params"], "batch_stats": stats["value"]}
-            if train:
-                out, changed = network.apply(given, *inputs, method=method, mutable=["batch_stats"])
-                stats["value"] = changed["batch_stats"]
-                return out
-            return network.apply(given, *inputs, method=method)
+            if not train:
+                return network.apply(given, *inputs, method=method)  # type: ignore[return-value]
+            out, changed = network.apply(given, *inputs, method=method, mutable=["batch_stats"])
+            stats["value"] = changed["batch_stats"]
+            return out
 
         seen, centre, visible = centre_keypoints(batch["keypoints2d"], batch.get("visible"))
         if noise.z_angle is not None:
