@@ -33,11 +33,7 @@ KEPT = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
 LEFT32 = (6, 7, 8, 9, 10, 16, 17, 18, 19, 20, 21, 22, 23)
 RIGHT32 = (1, 2, 3, 4, 5, 24, 25, 26, 27, 28, 29, 30, 31)
 SHOULDERS, THORAX = (11, 14), 8
-# The skeleton of pictures, and bones that are as long on both sides: (left's ends, right's ends).
-BONES = (
-    (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (8, 11), (11, 12), (12, 13), (8, 14),
-    (14, 15), (15, 16), (7, 8), (8, 9), (9, 10),
-)  # fmt: skip
+# Bones that are as long on both sides: (ends of the left, ends of the right).
 BONE_PAIRS = (
     (8, 11, 8, 14), (11, 12, 14, 15), (12, 13, 15, 16), (0, 4, 0, 1), (4, 5, 1, 2), (5, 6, 2, 3),
 )  # fmt: skip

@@ -50,6 +50,7 @@ class Noise:
             rotations of the canonicalisation. None where it is not computed.
         permutation: (B,) of the samples, for the Procrustean loss; None likewise.
         z_angle: (B,) signed radians of the augmentation about the optical axis; None: off.
+        view: (B, 3) rotation vectors of the second views; None: off.
     """
 
     z: Any
@@ -57,6 +58,7 @@ class Noise:
     angle: Any = None
     permutation: Any = None
     z_angle: Any = None
+    view: Any = None
 
 
 @flax.struct.dataclass
@@ -98,6 +100,7 @@ class Forward:
     canonical_hypotheses: Any  # (H, B, J, 3)
     reprojection: Any
     cycle: Any
+    view: Any
     procrust: Any
     pairs: Any
     batch_stats: Any
@@ -116,6 +119,11 @@ class MHRNet(System):
         z_augmentation: Largest random turn of the 2D input about the optical axis, radians.
         w_final, w_mean: Weights of the reprojection of the chosen hypothesis and of S^B.
         w_reprojection, w_cycle, w_procrust: Weights of the three terms of the objective.
+        w_view: Weight of the second view: S^B is turned, projected and lifted again, and must
+            come out as it was turned. 0 (published): off; needed where few steps and varied
+            poses would end in flat shapes (its ancestor, ITES, canonicalises this way).
+        view_tilt: Deviation in radians of how far second views leave the level (they come from
+            all sides); negative: any rotation at all.
         pairs, margin: Of the Procrustean loss.
         procrust_from, align_until: Epochs (from 1) of the two stages.
         optimizer: "sgd" (published) or "adam".
@@ -142,6 +150,8 @@ class MHRNet(System):
     w_reprojection: float = 5.0
     w_cycle: float = 1.0
     w_procrust: float = 1.0
+    w_view: float = 0.0
+    view_tilt: float = 0.15
     pairs: int = 64
     margin: float = 0.075
     procrust_from: int = 10
@@ -214,7 +224,7 @@ class MHRNet(System):
 
     def draw(self, rng: Array, count: int, hypotheses: int | None = None) -> Noise:
         """Fresh noise for a batch of `count` (training draws all of it)."""
-        keys = jax.random.split(rng, 5)
+        keys = jax.random.split(rng, 6)
         size = self.rotations * count
         z_angle = None
         if self.z_augmentation > 0:
@@ -226,7 +236,18 @@ class MHRNet(System):
             angle=jax.random.uniform(keys[2], (size,), maxval=FULL_TURN_HALF),
             permutation=jax.random.permutation(keys[3], count),
             z_angle=z_angle,
+            view=self._draw_view(keys[5], count) if self.w_view > 0 else None,
         )
+
+    def _draw_view(self, key: Array, count: int) -> Array:
+        """Rotation vectors about the image's vertical, tilted a little; or of any rotation."""
+        axis_key, angle_key = jax.random.split(key)
+        axis = jax.random.normal(axis_key, (count, 3))
+        if self.view_tilt >= 0:
+            axis = axis * jnp.array([self.view_tilt, 0.0, self.view_tilt])
+            axis = axis + jnp.array([0.0, 1.0, 0.0])
+        angle = jax.random.uniform(angle_key, (count,), minval=-jnp.pi, maxval=jnp.pi)
+        return rotation_vectors(axis, angle)
 
     # ------------------------------------------------------------------ forward (section 3)
 
@@ -276,7 +297,8 @@ class MHRNet(System):
         joints3d = jnp.take_along_axis(in_camera, pick, 0)[0]
         residual = jnp.take_along_axis(residual, pick, 0)[0]
 
-        basis_residual = self._residual(turn(basis_shape, rotation), seen, batch, visible)
+        basis_in_camera = turn(basis_shape, rotation)
+        basis_residual = self._residual(basis_in_camera, seen, batch, visible)
         final, mean = (
             mean_point_distance(r, jnp.zeros_like(r), visible) for r in (residual, basis_residual)
         )
@@ -292,10 +314,12 @@ class MHRNet(System):
             seen,
             centre,
         )
-        cycle = procrust = jnp.zeros(())
+        cycle = view = procrust = jnp.zeros(())
         pairs = None
         if losses:
             cycle = self._cycle(call, basis_shape, noise, batch.get("align", True), train)
+            if noise.view is not None:
+                view = self._view(call, basis_in_camera, noise.view, train)
             if noise.permutation is not None:
                 procrust, pairs = procrustean_residual(
                     shape, noise.permutation, self.pairs, self.margin
@@ -307,6 +331,7 @@ class MHRNet(System):
             hypotheses,
             self.w_final * final + self.w_mean * mean,
             cycle,
+            view,
             self.w_procrust * procrust,
             pairs,
             stats["value"],
@@ -337,6 +362,17 @@ class MHRNet(System):
         found = call(MHRNetwork.recover, turn(target, random), train)
         return mean_point_distance(found, target)
 
+    def _view(
+        self, call: Callable[..., Array], in_camera: Array, view: Array, train: bool
+    ) -> Array:
+        """S^B seen from another side must be lifted to what it is there."""
+        target = turn(in_camera - in_camera[:, :1], exponential(view))
+        image = see(target, self.projection)
+        feature = call(MHRNetwork.features, image, jnp.ones(image.shape[:2]), train)
+        shape = call(MHRNetwork.shape, call(MHRNetwork.coefficients, feature))
+        found = turn(shape, exponential(call(MHRNetwork.rotation_vector, feature)))
+        return mean_point_distance(found - found[:, :1], target)
+
     # ------------------------------------------------------------------ System
 
     def loss(
@@ -349,11 +385,14 @@ class MHRNet(System):
         done = self.forward(variables, batch, noise, train)
         procrust = done.procrust * jnp.asarray(batch.get("procrust", True), jnp.float32)
         total = self.w_reprojection * done.reprojection + self.w_cycle * done.cycle + procrust
+        total = total + self.w_view * done.view
         terms = {
             "loss_reprojection": done.reprojection,
             "loss_cycle": done.cycle,
             "loss_procrust": procrust,
         }
+        if self.w_view > 0:
+            terms["loss_view"] = done.view
         if self.axis_name is not None:
             total, terms = lax.pmean((total, terms), self.axis_name)
         return total, Aux(terms, done.batch_stats)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxrecon.data import h36m_archives
 from jaxrecon.geometry.procrustes import similarity_align
 from jaxrecon.systems.mhr_net import cameras, hparams, losses, metrics, rotations
+from jaxrecon.systems.mhr_net.skeletons import BONES
 from tests.golden.runner import Case, Check, NotYet, kind
 
 
@@ -244,7 +245,7 @@ def skeleton(case: Case) -> list[Check]:
         "left17": left,
         "right17": right,
         "has_children_stale": np.isin(np.arange(len(raw)), raw),
-        "bones": h36m_archives.BONES,
+        "bones": BONES["h36m17"],
         "bone_pairs": h36m_archives.BONE_PAIRS,
     }
     checks = [Check(name, got, a[f"out_{name}"]) for name, got in found.items()]
