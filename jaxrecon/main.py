@@ -102,12 +102,14 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, dict[str, str]]:
 
 
 def _train(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api, runs
+    from jaxrecon import api, pose_runs, runs
     from jaxrecon.training.parallel import initialize_hosts
 
     initialize_hosts(options.distributed)
     config = options.config or "metahmr"
     workdir = Path(options.workdir or api.default_workdir(config))
+    if pose_runs.is_pose_run(api.load_config(config)):
+        return pose_runs.command_train(api.load_config(config, overrides), workdir)
     if options.steps is not None:
         overrides = {**overrides, "tto.steps": str(options.steps)}
     resolved, system, result = runs.train_run(api.load_config(config, overrides), workdir)
@@ -118,11 +120,13 @@ def _train(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _evaluate(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api
+    from jaxrecon import api, pose_runs
     from jaxrecon.training.parallel import initialize_hosts
 
     initialize_hosts(options.distributed)
     workdir = Path(options.workdir or api.default_workdir(options.config or "metahmr"))
+    if pose_runs.saved_pose_run(options.checkpoint or workdir):
+        return pose_runs.command_evaluate(options.checkpoint or workdir, workdir, overrides)
     reconstructor = api.load(options.checkpoint or workdir, **overrides)
     evaluation = reconstructor.evaluate(options.steps, workdir=workdir)
     print(evaluation.table())
@@ -155,10 +159,13 @@ def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _convert(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api
+    from jaxrecon import api, pose_runs
 
     config = api.load_config(options.config or "metahmr:resnet50", overrides)
     source, target = _required(options, "input"), _required(options, "output")
+    if pose_runs.is_pose_run(config) or pose_runs.saved_pose_run(source):
+        print(pose_runs.convert(source, target, config, options.strict))
+        return 0
     print(api.convert(source, target, config, options.strict))
     return 0
 

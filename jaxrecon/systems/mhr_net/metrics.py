@@ -128,6 +128,42 @@ def lifting_protocol(
     )
 
 
+@flax.struct.dataclass
+class SequenceErrors:
+    """Normalised 3D errors of one sequence, |S_est - S| / |S| averaged over its frames.
+
+    Attributes:
+      reflected: after the one reflection in depth that serves the whole sequence best.
+      aligned: after the best rotation or reflection of each frame; no scale.
+      sign: of depth, that reflection: 1 or -1.
+    """
+
+    reflected: Float[Array, ""]
+    aligned: Float[Array, ""]
+    sign: Float[Array, ""]
+
+
+def sequence_errors(
+    points: Float[AnyArray, "f p 3"], target: Float[AnyArray, "f p 3"]
+) -> SequenceErrors:
+    """The score of non-rigid structure from motion, for orthographic reconstructions.
+
+    Args:
+        points: at the scale of the target; both are centred here, frame by frame.
+    """
+    ones = jnp.ones(jnp.shape(points)[:-1])[..., None]
+    points, target = _centred(jnp.asarray(points), ones), _centred(jnp.asarray(target), ones)
+    turned, _ = nearest_orthogonal(_product(points, target))
+    aligned = jnp.sum(points[..., :, :, None] * turned[..., None, :, :], axis=-2)
+    plain = jnp.mean(normalised_error(points, target))
+    flipped = jnp.mean(normalised_error(points * jnp.array([1.0, 1.0, -1.0]), target))
+    return SequenceErrors(
+        jnp.minimum(plain, flipped),
+        jnp.mean(normalised_error(aligned, target)),
+        jnp.where(plain <= flipped, 1.0, -1.0),
+    )
+
+
 def rooted(points: Float[AnyArray, "*b j c"]) -> Float[Array, "*b j c"]:
     """Relative to joint 0."""
     points = jnp.asarray(points)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from jaxrecon.geometry.procrustes import nearest_orthogonal, similarity_align
+from jaxrecon.geometry.procrustes import orthogonal_procrustes_rotation, similarity_align
 from jaxrecon.geometry.rotations import axis_angle_to_matrix
 from jaxrecon.systems.mhr_net.cameras import DISTANCE, see, turn
 from jaxrecon.typing import AnyArray, Array, Float
@@ -30,17 +30,11 @@ def mean_shape(shapes: Float[AnyArray, "n j 3"], rounds: int = 8) -> Float[Array
     mean = unit[0]
     for _ in range(rounds):
         covariance = jnp.einsum("nja,jb->nab", unit, mean, precision="highest")
-        turned = jnp.einsum("nja,nab->njb", unit, _proper(covariance), precision="highest")
+        nearest = orthogonal_procrustes_rotation(covariance)  # shapes are not mirrored
+        turned = jnp.einsum("nja,nab->njb", unit, nearest, precision="highest")
         mean = turned.mean(0)
         mean = mean / jnp.sqrt(jnp.mean(mean**2))
     return (mean - mean[:1]) * size.mean()
-
-
-def _proper(covariance: Array) -> Array:
-    """The nearest rotation, without reflections: shapes are not mirrored onto each other."""
-    from jaxrecon.geometry.procrustes import orthogonal_procrustes_rotation
-
-    return orthogonal_procrustes_rotation(covariance)
 
 
 def fit(
@@ -120,6 +114,7 @@ def oracle(
     shape: Float[AnyArray, "j 3"],
     keypoints2d: Float[AnyArray, "b j 2"],
     target: Float[AnyArray, "b j 3"],
+    visible: Float[AnyArray, "b j"],
     projection: str,
 ) -> Float[Array, "b j 3"]:
     """The rigid shape turned with the ground truth's help: no rigid method can turn it better.
@@ -130,22 +125,13 @@ def oracle(
     target = jnp.asarray(target)
     points = similarity_align(jnp.broadcast_to(shape, target.shape), target)
     reach = 1.0 if projection == "orthographic" else DISTANCE
-    seen = reach * jnp.asarray(keypoints2d)
-    scale = jnp.sum(seen * target[..., :2], (1, 2)) / jnp.sum(target[..., :2] ** 2, (1, 2))
+    weights = jnp.asarray(visible)[..., None]
+
+    def middled(points: Array) -> Array:
+        middle = jnp.sum(points * weights, 1, keepdims=True) / jnp.sum(weights, 1, keepdims=True)
+        return (points - middle) * weights
+
+    seen, known = middled(reach * jnp.asarray(keypoints2d)), middled(target[..., :2])
+    scale = jnp.sum(seen * known, (1, 2)) / jnp.sum(known**2, (1, 2))
     points = scale[:, None, None] * points
     return points - points[:, :1]
-
-
-def nonrigid_share(shapes: Float[AnyArray, "n j 3"]) -> Float[Array, ""]:
-    """How non-rigid a set is: mean normalised error of its mean shape, reflections allowed."""
-    shapes = jnp.asarray(shapes)
-    centred = shapes - shapes.mean(1, keepdims=True)
-    mean = mean_shape(shapes)
-    mean = mean - mean.mean(0)
-    turned, values = nearest_orthogonal(
-        jnp.einsum("ja,njb->nab", mean, centred, precision="highest")
-    )
-    scale = values.sum(-1) / jnp.sum(mean**2)
-    found = scale[:, None, None] * jnp.einsum("ja,nab->njb", mean, turned, precision="highest")
-    size = jnp.sqrt(jnp.sum(centred**2, (1, 2)))
-    return jnp.mean(jnp.sqrt(jnp.sum((found - centred) ** 2, (1, 2))) / size)

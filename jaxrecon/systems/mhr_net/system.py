@@ -119,7 +119,7 @@ class MHRNet(System):
         z_augmentation: Largest random turn of the 2D input about the optical axis, radians.
         w_final, w_mean: Weights of the reprojection of the chosen hypothesis and of S^B.
         w_reprojection, w_cycle, w_procrust: Weights of the three terms of the objective.
-        w_view: Weight of the second view: S^B is turned, projected and lifted again, and must
+        w_view: Weight of the second view: S* is turned, projected and lifted again, and must
             come out as it was turned. 0 (published): off; needed where few steps and varied
             poses would end in flat shapes (its ancestor, ITES, canonicalises this way).
         view_tilt: Deviation in radians of how far second views leave the level (they come from
@@ -319,7 +319,7 @@ class MHRNet(System):
         if losses:
             cycle = self._cycle(call, basis_shape, noise, batch.get("align", True), train)
             if noise.view is not None:
-                view = self._view(call, basis_in_camera, noise.view, train)
+                view = self._view(call, joints3d, noise.view, train)
             if noise.permutation is not None:
                 procrust, pairs = procrustean_residual(
                     shape, noise.permutation, self.pairs, self.margin
@@ -365,7 +365,7 @@ class MHRNet(System):
     def _view(
         self, call: Callable[..., Array], in_camera: Array, view: Array, train: bool
     ) -> Array:
-        """S^B seen from another side must be lifted to what it is there."""
+        """S* seen from another side must have, as its S^B, what it is there."""
         target = turn(in_camera - in_camera[:, :1], exponential(view))
         image = see(target, self.projection)
         feature = call(MHRNetwork.features, image, jnp.ones(image.shape[:2]), train)
@@ -410,8 +410,17 @@ class MHRNet(System):
 
         `mpjpe` and `pa_mpjpe` take the better sign of depth, `mpjpe_unflipped` the predicted
         one; `oracle_mpjpe` takes the best hypothesis by the ground truth and is no fair score.
+        `reprojection` is the mean 2D distance, in units of the normalised image; the only one
+        without ground truth.
         """
-        target = batch["joints3d"]
+        left = safe_norm(
+            self._residual(prediction.joints3d, prediction.keypoints2d, batch, _seen(batch))
+        )
+        seen = jnp.ones_like(left) if _seen(batch) is None else _seen(batch)
+        error = jnp.sum(left * seen, -1) / jnp.sum(seen, -1)
+        target = batch.get("joints3d")
+        if target is None:
+            return {"reprojection": error}
         lift_as = "perspective" if self.published_lift else self.projection
 
         def protocol(points: Array) -> metrics.Lifted:
@@ -428,6 +437,7 @@ class MHRNet(System):
             "mpjpe_unflipped": MILLIMETRES * chosen.mpjpe,
             "normalised_error": metrics.normalised_error(best, metrics.rooted(target)),
             "oracle_mpjpe": MILLIMETRES * jnp.min(every.best_mpjpe, axis=1),
+            "reprojection": error,
         }
 
     def complete(self, points: Array, batch: Batch, prediction: Lifting) -> Array:
@@ -445,9 +455,13 @@ class MHRNet(System):
 
     def baseline(self, variables: Variables, batch: Batch) -> Lifting | None:
         """The best rigid shape (`constants["rigid_shape"]`) in the pose that fits the 2D best."""
-        shape = variables["constants"].get("rigid_shape")
-        if shape is None:
+        if "rigid_shape" not in variables["constants"]:
             return None
+        return self.rigid(variables, batch)
+
+    def rigid(self, variables: Variables, batch: Batch) -> Lifting:
+        """`baseline`, where there is one."""
+        shape = variables["constants"]["rigid_shape"]
         seen, centre, visible = centre_keypoints(batch["keypoints2d"], batch.get("visible"))
         weights = jnp.ones(seen.shape[:2]) if visible is None else visible
         points, rotation, errors = rigid.fit(shape, seen, weights, self.projection)
@@ -511,6 +525,11 @@ def centre_keypoints(keypoints2d: Any, visible: Any = None) -> tuple[Array, Arra
     mean = jnp.sum(known, 1) / jnp.maximum(jnp.sum(weights, 1), 1.0)
     centre = jnp.where(weights[:, 0] > 0, known[:, 0], mean)
     return jnp.where(weights > 0, known - centre[:, None], 0.0), centre, visible
+
+
+def _seen(batch: Batch) -> Any:
+    visible = batch.get("visible")
+    return None if visible is None else jnp.asarray(visible, jnp.float32)
 
 
 def _turn_about_axis(keypoints2d: Array, angle: Array) -> Array:
