@@ -10,8 +10,7 @@ import numpy as np
 
 from jaxrecon.data.lifting import PoseSet
 from jaxrecon.systems.base import Variables
-from jaxrecon.systems.mhr_net import MHRNet, metrics, rigid
-from jaxrecon.systems.mhr_net.system import Lifting
+from jaxrecon.systems.mhr_net import Lifting, MHRNet, metrics, rigid
 
 _RIGID_FROM = 20_000  # frames that the rigid shape is made of
 RIGID = "rigid shape, posed by the 2D"

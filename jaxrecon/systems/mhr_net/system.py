@@ -17,7 +17,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,6 +26,14 @@ from jaxrecon.errors import UserError
 from jaxrecon.systems.base import Aux, Batch, System, Variables
 from jaxrecon.systems.mhr_net import metrics, rigid
 from jaxrecon.systems.mhr_net.cameras import PROJECTIONS, see, turn
+from jaxrecon.systems.mhr_net.evidence import (
+    Forward,
+    Lifting,
+    Noise,
+    centre_keypoints,
+    turn_about_axis,
+    visibility,
+)
 from jaxrecon.systems.mhr_net.losses import (
     mean_point_distance,
     procrustean_residual,
@@ -38,72 +45,6 @@ from jaxrecon.typing import Array
 
 OPTIMIZERS = ("sgd", "adam")
 MILLIMETRES = 1000.0
-
-
-@flax.struct.dataclass
-class Noise:
-    """All randomness of one forward pass, in the order in which the published code draws it.
-
-    Attributes:
-        z: (H * B, 4) normal, hypothesis-major.
-        axis, angle: (R * B, 3) normal and (R * B,) uniform in [0, pi], row s * B + b: the random
-            rotations of the canonicalisation. None where it is not computed.
-        permutation: (B,) of the samples, for the Procrustean loss; None likewise.
-        z_angle: (B,) signed radians of the augmentation about the optical axis; None: off.
-        view: (B, 3) rotation vectors of the second views; None: off.
-    """
-
-    z: Any
-    axis: Any = None
-    angle: Any = None
-    permutation: Any = None
-    z_angle: Any = None
-    view: Any = None
-
-
-@flax.struct.dataclass
-class Lifting:
-    """What MHR-Net says about a batch; lengths in units in which the root is 5 from the camera.
-
-    Attributes:
-        joints3d: (B, J, 3) the chosen hypothesis in the camera frame, root near 0.
-        shape: (B, J, 3) the same in the canonical frame.
-        basis_shape: (B, J, 3) the coarse shape, canonical.
-        coefficients: (B, K).
-        rotation: (B, 3, 3); rows of a shape are multiplied from the right.
-        hypotheses: (B, H, J, 3) all of them in the camera frame.
-        errors: (B, H) how far each is from the 2D evidence, Frobenius norm over visible joints.
-        chosen: (B,) int32, the hypothesis with the smallest.
-        keypoints2d: (B, J, 2) what the network saw, centred; missing ones at 0.
-        centre: (B, 2) what was subtracted.
-    """
-
-    joints3d: Any
-    shape: Any
-    basis_shape: Any
-    coefficients: Any
-    rotation: Any
-    hypotheses: Any
-    errors: Any
-    chosen: Any
-    keypoints2d: Any
-    centre: Any
-
-
-@flax.struct.dataclass
-class Forward:
-    """A forward pass with its losses (not weighted by `w_reprojection`), for training."""
-
-    lifting: Lifting
-    feature: Any
-    rotation_vector: Any
-    canonical_hypotheses: Any  # (H, B, J, 3)
-    reprojection: Any
-    cycle: Any
-    view: Any
-    procrust: Any
-    pairs: Any
-    batch_stats: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +218,7 @@ class MHRNet(System):
 
         seen, centre, visible = centre_keypoints(batch["keypoints2d"], batch.get("visible"))
         if noise.z_angle is not None:
-            seen = _turn_about_axis(seen, noise.z_angle)
+            seen = turn_about_axis(seen, noise.z_angle)
         told = jnp.ones(seen.shape[:2]) if visible is None else visible
         feature = call(MHRNetwork.features, seen, told, train)
         coefficients = call(MHRNetwork.coefficients, feature)
@@ -414,9 +355,9 @@ class MHRNet(System):
         without ground truth.
         """
         left = safe_norm(
-            self._residual(prediction.joints3d, prediction.keypoints2d, batch, _seen(batch))
+            self._residual(prediction.joints3d, prediction.keypoints2d, batch, visibility(batch))
         )
-        seen = jnp.ones_like(left) if _seen(batch) is None else _seen(batch)
+        seen = jnp.ones_like(left) if visibility(batch) is None else visibility(batch)
         error = jnp.sum(left * seen, -1) / jnp.sum(seen, -1)
         target = batch.get("joints3d")
         if target is None:
@@ -507,36 +448,6 @@ class MHRNet(System):
             return self.rate * 0.5 * (1 + jnp.cos(jnp.pi * share))
         halvings = step // (self.steps_per_epoch * self.decay_every)
         return self.rate * jnp.float32(self.decay) ** halvings
-
-
-def centre_keypoints(keypoints2d: Any, visible: Any = None) -> tuple[Array, Array, Any]:
-    """(keypoints minus their root, the root (B, 2), visibility as float32 or None).
-
-    Where the root is missing the mean of the visible joints stands for it. Missing joints
-    become 0, whatever (also NaN) their coordinates were.
-    """
-    keypoints2d = jnp.asarray(keypoints2d)
-    if visible is None:
-        centre = keypoints2d[:, 0]
-        return keypoints2d - centre[:, None], centre, None
-    visible = jnp.asarray(visible, jnp.float32)
-    weights = visible[..., None]
-    known = jnp.where(weights > 0, keypoints2d, 0.0)
-    mean = jnp.sum(known, 1) / jnp.maximum(jnp.sum(weights, 1), 1.0)
-    centre = jnp.where(weights[:, 0] > 0, known[:, 0], mean)
-    return jnp.where(weights > 0, known - centre[:, None], 0.0), centre, visible
-
-
-def _seen(batch: Batch) -> Any:
-    visible = batch.get("visible")
-    return None if visible is None else jnp.asarray(visible, jnp.float32)
-
-
-def _turn_about_axis(keypoints2d: Array, angle: Array) -> Array:
-    cos, sin = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
-    x, y = keypoints2d[..., 0], keypoints2d[..., 1]
-    # Row vectors times R_z, as shapes are turned.
-    return jnp.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)
 
 
 def _trained(params: Any) -> Any:
