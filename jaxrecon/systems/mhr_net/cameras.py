@@ -6,6 +6,7 @@ import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrecon.systems.base import Leaf
 from jaxrecon.typing import AnyArray, Array, Float
 
 DISTANCE = 5.0  # depth of the root plane; units in which hip to head is about 1
@@ -14,8 +15,11 @@ Projection = Literal["perspective", "orthographic"]
 PROJECTIONS: tuple[Projection, ...] = ("perspective", "orthographic")
 
 
-def turn(shapes: Float[AnyArray, "*b j 3"], rotation: Float[AnyArray, "*b 3 3"]) -> Array:
-    """S R: rows are points, the matrix acts from the right. A sum, for full precision."""
+def turn(shapes: Float[AnyArray, "*b j 3"], rotation: Float[AnyArray, "*r 3 3"]) -> Array:
+    """S R: rows are points, the matrix acts from the right; leading axes broadcast.
+
+    A sum, for full precision on accelerators too.
+    """
     return jnp.sum(jnp.asarray(shapes)[..., :, :, None] * rotation[..., None, :, :], axis=-2)
 
 
@@ -163,11 +167,11 @@ def join_depth(
 class RadialProjection:
     """Pixels (N, 2), depth and the factors of the distortion (N,)."""
 
-    pixels: Float[Array, "n 2"]
-    depth: Float[Array, "n"]
-    radial: Float[Array, "n"]
-    tangential: Float[Array, "n"]
-    r2: Float[Array, "n"]
+    pixels: Leaf  # (n, 2)
+    depth: Leaf  # (n)
+    radial: Leaf  # (n)
+    tangential: Leaf  # (n)
+    r2: Leaf  # (n)
 
 
 def project_radial(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrecon.geometry.procrustes import nearest_orthogonal
+from jaxrecon.systems.base import Leaf
 from jaxrecon.typing import AnyArray, Array, Float, Int
 
 
@@ -35,12 +36,12 @@ class Pairs:
     `rotation` is O with O S_j^T nearest to S_i^T; `values` the singular values of S_j^T S_i.
     """
 
-    rotation: Float[Array, "n 3 3"]
-    values: Float[Array, "n 3"]
-    before: Float[Array, "n"]
-    after: Float[Array, "n"]
-    ratio: Float[Array, "n"]
-    selected: Float[Array, "n"]
+    rotation: Leaf  # (n, 3, 3)
+    values: Leaf  # (n, 3)
+    before: Leaf  # (n)
+    after: Leaf  # (n)
+    ratio: Leaf  # (n)
+    selected: Leaf  # (n)
 
 
 def procrustean_residual(

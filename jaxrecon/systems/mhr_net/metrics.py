@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrecon.geometry.metrics import mean_distance
 from jaxrecon.geometry.procrustes import nearest_orthogonal, similarity_align
+from jaxrecon.systems.base import Leaf
 from jaxrecon.systems.mhr_net.cameras import lift
 from jaxrecon.typing import AnyArray, Array, Float
 
@@ -80,12 +81,12 @@ def _calibration(
 class Lifted:
     """Both candidates of the protocol and their errors; lengths in the unit of the target."""
 
-    points: Float[Array, "*b j 3"]
-    flipped: Float[Array, "*b j 3"]
-    mpjpe: Float[Array, "*b"]
-    mpjpe_flipped: Float[Array, "*b"]
-    pa_mpjpe: Float[Array, "*b"]
-    pa_mpjpe_flipped: Float[Array, "*b"]
+    points: Leaf  # (b, j, 3)
+    flipped: Leaf  # (b, j, 3)
+    mpjpe: Leaf  # (b)
+    mpjpe_flipped: Leaf  # (b)
+    pa_mpjpe: Leaf  # (b)
+    pa_mpjpe_flipped: Leaf  # (b)
 
     @property
     def best_mpjpe(self) -> Float[Array, "*b"]:
@@ -138,9 +139,9 @@ class SequenceErrors:
       sign: of depth, that reflection: 1 or -1.
     """
 
-    reflected: Float[Array, ""]
-    aligned: Float[Array, ""]
-    sign: Float[Array, ""]
+    reflected: Leaf  # ()
+    aligned: Leaf  # ()
+    sign: Leaf  # ()
 
 
 def sequence_errors(
@@ -236,10 +237,10 @@ def stress(
 class C3DPOErrors:
     """MPJPE as it is, with depth mirrored, the smaller; and stress. One value a frame."""
 
-    mpjpe: Float[Array, "b"]
-    mpjpe_flipped: Float[Array, "b"]
-    mpjpe_best: Float[Array, "b"]
-    stress: Float[Array, "b"]
+    mpjpe: Leaf  # (b)
+    mpjpe_flipped: Leaf  # (b)
+    mpjpe_best: Leaf  # (b)
+    stress: Leaf  # (b)
 
 
 def c3dpo_errors(

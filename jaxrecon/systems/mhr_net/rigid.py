@@ -1,5 +1,7 @@
 """The best that one rigid shape can do: the baseline of every non-rigid method."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +80,7 @@ def fit(
         return ((rest - jnp.where(free, shift, 0.0)) * weight).reshape(-1)
 
     def refine(start: Array, scale: Array, frame: tuple[Array, Array, Array]) -> tuple:
-        def step(_: int, state: Array) -> Array:
+        def step(_: Any, state: Array) -> Array:
             value = residual(state, start, frame)
             jacobian = jax.jacfwd(residual)(state, start, frame)
             normal = jacobian.T @ jacobian
