@@ -23,7 +23,6 @@ $(VENV)/.test: $(VENV)/.base
 
 demo: $(VENV)/.base
 	$(RUN) -m jaxrecon.main --config=configs/metahmr.py --workdir=$(DEMO) --mode=train
-	@echo "look at $(DEMO)/index.html"
 
 test: $(VENV)/.test
 	$(RUN) -m pytest -q -n 2 --dist loadfile

@@ -7,9 +7,9 @@ or `jaxrecon.fit("metahmr")` from Python. Source: arXiv 2401.14121.
 
 | preset | what it is | data |
 | --- | --- | --- |
-| (none) | a small ResNet at small crops, for a laptop without a GPU | embedded photographs |
+| (none) | a small ResNet, small crops, shipped weights, for a laptop | embedded photographs |
 | `tiny` | everything once, in seconds: for tests, it learns nothing | embedded, a few |
-| `pretrain` | the small network alone: it made the weights that (none) starts from | embedded |
+| `pretrain` | the small network from nothing: made the shipped weights | embedded photographs |
 | `resnet50` | the published network at its published crop, from scratch | embedded photographs |
 | `paper` | the published training: data sets, initial weights, schedule | licensed, see below |
 
@@ -55,16 +55,16 @@ def _default() -> ConfigDict:
     config.system.inner_steps = 1  # 0: ordinary training ("no inner")
     config.system.inner_lr = 1e-3
     config.system.order = "second"  # or "first": first-order meta-gradient
-    config.system.outer_lr = 3e-4
-    config.system.aux_lr = 3e-4  # 0: aux stays as it is
+    config.system.outer_lr = 1e-4
+    config.system.aux_lr = 1e-6  # 0: aux stays as it is
     config.system.beta1 = 0.9
     config.system.beta2 = 0.999
     config.system.eps_adam = 1e-8
     config.system.schedule_steps = -1  # -1: the length of the training; 0: constant rates
-    config.system.warmup_steps = 100
-    config.system.clip_norm = 0.0
+    config.system.warmup_steps = 20
+    config.system.clip_norm = 100.0
     config.system.min_depth = 0.2  # metres; published: 0
-    config.system.aux_supervision = True  # aux starts from nothing here, so it must learn
+    config.system.aux_supervision = False  # needed where aux starts from nothing
     config.system.openpose_weight = 0.0
     config.system.gt_weight = 1.0
     config.system.vertex_stride = 8
@@ -104,29 +104,29 @@ def _default() -> ConfigDict:
     config.data.ignore_3d = False  # train without SMPL and 3D labels
     config.data.augment = True
     config.data.flip_probability = 0.5
-    config.data.noise = 0.4  # channel gains
-    config.data.rotation = 30.0  # degrees, one standard deviation
+    config.data.noise = 0.3  # channel gains; published: 0.4
+    config.data.rotation = 15.0  # degrees, one standard deviation; published: 30
     config.data.scale = 0.25
     config.data.upright_probability = 0.6
-    config.data.occlusion = ("all",)  # data sets with occluders pasted over; (): none
+    config.data.occlusion = ()  # data sets with occluders pasted over, or ("all",)
     config.data.occluders = ""  # file of RGBA cut-outs; empty: procedural ones
     config.data.workers = 0  # processes; 0: threads of this one
     config.data.threads = 0  # 0: as many as the machine suggests
     config.data.cache_mb = 1024  # decoded crops kept in memory
 
     config.training = ConfigDict()
-    config.training.steps = 400
+    config.training.steps = 100
     config.training.epochs = 0  # above 0: replaces `steps`
     config.training.batch_size = 32
     config.training.seed = 2023
-    config.training.log_every = 25
+    config.training.log_every = 10
     config.training.eval_every = 0
-    config.training.checkpoint_every = 200
+    config.training.checkpoint_every = 50
     config.training.keep_checkpoints = 2
     config.training.best_metric = "pa_mpjpe"
     config.training.time_limit_minutes = 0.0  # 0: none
     config.training.tensorboard = False
-    config.training.init_from = ""  # a run folder or checkpoint whose weights to start from
+    config.training.init_from = "metahmr-small"  # a shipped model, run folder or checkpoint
 
     config.evaluation = ConfigDict()
     config.evaluation.dataset = "open_body"
@@ -145,6 +145,8 @@ def _tiny(config: ConfigDict) -> None:
     config.system.main_iterations = 3
     config.system.order = "first"
     config.tto.steps = 2
+    config.system.aux_supervision = True
+    config.training.init_from = ""
     config.data.datasets = ("open_body/tiny",)
     config.evaluation.dataset = "open_body/tiny"
     config.training.steps = 4
@@ -159,17 +161,12 @@ def _tiny(config: ConfigDict) -> None:
 
 def _pretrain(config: ConfigDict) -> None:
     """One network alone, by ordinary training: made `jaxrecon/pretrained/metahmr-small.npz`."""
+    config.training.init_from = ""
     config.system.inner_steps = 0
     config.system.aux_lr = 0.0
-    config.system.aux_supervision = False
     config.system.outer_lr = 1e-3
     config.system.warmup_steps = 500
-    config.system.clip_norm = 100.0
     config.data.datasets = ("open_body/medium",)
-    config.data.noise = 0.3
-    config.data.rotation = 15.0
-    config.data.occlusion = ()
-    config.evaluation.dataset = "open_body/medium"
     config.evaluation.examples = config.evaluation.examples_in_training = 0
     config.evaluation.batch_size = 50
     config.training.steps = 14000
@@ -185,6 +182,13 @@ def _resnet50(config: ConfigDict) -> None:
     config.system.image_size = (256, 192)
     config.system.main_iterations = 10
     config.system.dropout = 0.5
+    config.system.aux_supervision = True
+    config.system.warmup_steps = 500
+    config.system.clip_norm = 0.0
+    config.training.init_from = ""
+    config.data.noise = 0.4
+    config.data.rotation = 30.0
+    config.data.occlusion = ("all",)
     config.system.inner_lr = config.tto.inner_lr = config.tto.after_lr = 1e-5
     config.system.outer_lr = config.system.aux_lr = 1e-4
     config.system.vertex_stride = 1

@@ -1,8 +1,9 @@
 """Small models that ship with the package, as one compressed file each.
 
-    python -m jaxrecon.training.pretrained RUN_FOLDER OUTPUT.npz
+    python -m jaxrecon.training.pretrained RUN_FOLDER OUTPUT.npz [--config=NAME]
 
-packs the newest checkpoint of a run. Kernels are kept in half precision, everything else as it
+packs the newest checkpoint of a run, with the run's config or another one that the model is to
+be used with. Kernels are kept in half precision, everything else as it
 is. A run trained without an auxiliary network is packed alone: the reader gives both networks
 its weights, as the published training starts both from one regressor.
 """
@@ -52,8 +53,16 @@ def read_pretrained(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return tree, record
 
 
-def pack(run: str | Path, output: str | Path) -> Path:
-    """Writes the newest checkpoint of a run as one file."""
+def pack(run: str | Path, output: str | Path, config_name: str = "") -> Path:
+    """Writes the newest checkpoint of a run as one file.
+
+    Args:
+      run: the run folder.
+      output: the `.npz` file to write.
+      config_name: a config to keep with the weights instead of the run's own, as `load_config`
+        takes it.
+    """
+    from jaxrecon.config import load_config
     from jaxrecon.training.checkpoints import load_variables
 
     variables, record = load_variables(run)
@@ -63,6 +72,8 @@ def pack(run: str | Path, output: str | Path) -> Path:
         config["system"]["aux_backbone"] = config["system"]["backbone"]
         config["system"]["aux_iterations"] = config["system"]["main_iterations"]
         config["system"]["inner_steps"] = 1
+    if config_name:
+        config = load_config(config_name).to_dict()
     arrays: dict[str, np.ndarray] = {}
     for path, leaf in traverse_util.flatten_dict(variables).items():
         if alone and path[1] == "aux":
@@ -81,8 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--config", default="", help="such as metahmr; default: the run's own")
     options = parser.parse_args()
-    path = pack(options.run, options.output)
+    path = pack(options.run, options.output, options.config)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

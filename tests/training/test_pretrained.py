@@ -59,3 +59,12 @@ def test_unknown_name_lists_the_shipped_ones(tmp_path, monkeypatch):
         load_variables(tmp_path / "nothing")
     with pytest.raises(UserError, match="not a packed model"):
         load_variables("other")
+
+
+def test_a_packed_model_can_carry_another_config(run, tmp_path, monkeypatch):
+    folder, _ = run
+    monkeypatch.setattr(pretrained, "_FOLDER", tmp_path)
+    pretrained.pack(folder, tmp_path / "toy.npz", "metahmr:tiny")
+    _, record = load_variables("toy")
+    assert record.config["data"]["datasets"] == ["open_body/tiny"]
+    assert record.step == 7

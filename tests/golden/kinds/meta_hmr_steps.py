@@ -269,10 +269,13 @@ def meta(case: Case) -> list[Check]:
     )
     system, variables, batch = setting.system, setting.variables, setting.batch
 
-    def objective(params):
+    # Everything is an argument: XLA would fold the networks of constants, in minutes.
+    def objective(params, variables, batch):
         return system.loss({**variables, "params": params}, batch, jax.random.key(0), True)
 
-    (value, aux), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(variables["params"])
+    (value, aux), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+        variables["params"], variables, batch
+    )
     optimizer = system.optimizer()
     change, _ = optimizer.update(grads, optimizer.init(variables["params"]))
     new = optax.apply_updates(variables["params"], change)
@@ -338,22 +341,24 @@ def meta(case: Case) -> list[Check]:
 def _train_regression(setting: Setting, head: Any) -> Any:
     """The main network in training mode with the given head."""
     system, variables, batch = setting.system, setting.variables, setting.batch
-    features, _ = system.encode("main", variables, jnp.asarray(batch["image"]), True, 1)
+    seen, _ = system.encode("main", variables, jnp.asarray(batch["image"]), True, 1)
+    features = seen["features"]
     buffers = variables["batch_stats"]["main"]["head"]
     return system.regress("main", head, buffers, features, batch)
 
 
 def _inner_trace(setting: Setting) -> list[dict[str, Any]]:
     """Gradient, adapted head and predictions of each inner step."""
-    system, variables, batch = setting.system, setting.variables, setting.batch
-    params, stats = variables["params"], variables["batch_stats"]
-    body = variables["constants"]["loss"]
+    system = setting.system
 
     @jax.jit
-    def trace(head):
+    def trace(variables, batch):
+        params, stats = variables["params"], variables["batch_stats"]
+        body, head = variables["constants"]["loss"], params["main"]["head"]
         image = jnp.asarray(batch["image"])
-        features, _ = system.encode("main", variables, image, True, 1)
-        aux_features, _ = system.encode("aux", variables, image, True, 1)
+        seen, _ = system.encode("main", variables, image, True, 1)
+        aux_seen, _ = system.encode("aux", variables, image, True, 1)
+        features, aux_features = seen["features"], aux_seen["features"]
         pseudo = system.embody(
             body,
             system.regress("aux", params["aux"]["head"], stats["aux"]["head"], aux_features, batch),
@@ -375,7 +380,7 @@ def _inner_trace(setting: Setting) -> list[dict[str, Any]]:
             )
         return records
 
-    return trace(params["main"]["head"])
+    return trace(setting.variables, setting.batch)
 
 
 # ------------------------------------------------------------------------ test time
