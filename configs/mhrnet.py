@@ -14,7 +14,7 @@ Source: arXiv 2207.09086. No 3D is ever trained with.
 | `paper` | the published network and schedule | Human3.6M archives in `data.path` |
 
 Any field is set as `--config.group.field=value`. One's own keypoints: `--config.data.source=file
---config.data.path=keypoints.npz` (layout: `jaxrecon/data/pose_files.py`). Keypoints that are
+--config.data.path=keypoints.npz` (layout: `datasets_builders/keypoint_file/README.md`). Keypoints that are
 missing: NaN, or a `visible` array; `--config.data.missing=0.2` hides some at random.
 `training.init_from` takes a run folder or a published `.bin`, optimiser included.
 """
@@ -72,14 +72,16 @@ def _default() -> ConfigDict:
     config.system.published_lift = True
 
     config.data = ConfigDict()
-    config.data.source = "open_body"  # or "h36m", "file", "sequence"
+    config.data.source = "open_body"  # or "h36m", "vw300", "surreal", "file", "sequence"
     config.data.path = ""
     config.data.test_path = ""  # file: another one to measure with
     config.data.poses = 200_000  # open_body
     config.data.test_poses = 5000
     config.data.focal_length = 0.0  # file: pixels, where the file has none
     config.data.missing = 0.0  # share of keypoints to hide
+    config.data.factor = 0.0  # of root-relative coordinates; 0: from the training set, kept then
     config.data.train_factor = False  # scale the test set as the training set (published: no)
+    config.data.data_dir = ""  # where prepared sets are kept; $JAXRECON_DATA by default
     config.data.keypoints = "gt"  # h36m: the 2D archive
     config.data.train_subjects = ("S1", "S5", "S6", "S7", "S8")
     config.data.test_subjects = ("S9", "S11")

@@ -3,6 +3,7 @@
     python -m jaxrecon.main --config=configs/metahmr.py[:preset] --workdir=DIR --mode=train
     python -m jaxrecon.main --workdir=DIR --mode=evaluate [--checkpoint=DIR] [--steps=14]
     python -m jaxrecon.main --mode=reconstruct --input=photo.jpg --keypoints=photo.json --output=out
+    python -m jaxrecon.main --mode=reconstruct --workdir=DIR --input=keypoints.npz --output=out
     python -m jaxrecon.main --mode=convert --input=published.pt --output=DIR --config=...
 
 `--config.group.field=value` changes any field of the config. A training that is run again with
@@ -32,7 +33,7 @@ def define_flags() -> flags.FlagValues:
     text("config", None, "a config by name or path, with an optional :preset (default metahmr)")
     text("workdir", None, "the run folder (default runs/<config>)")
     flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
-    text("input", None, "reconstruct: the photograph; convert: a .pt file or a checkpoint")
+    text("input", None, "reconstruct: photograph or keypoints; convert: a .pt file or checkpoint")
     text("keypoints", None, "reconstruct: 2D keypoints of the photograph (OpenPose JSON, ...)")
     text("bbox", None, "reconstruct: x,y,width,height in pixels, or a JSON file")
     text("joint_set", None, "reconstruct: the joint set of keypoints that do not name it")
@@ -120,14 +121,17 @@ def _train(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _evaluate(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api, pose_runs
+    from jaxrecon import api, pose_api, pose_runs
     from jaxrecon.training.parallel import initialize_hosts
 
     initialize_hosts(options.distributed)
     workdir = Path(options.workdir or api.default_workdir(options.config or "metahmr"))
     if pose_runs.saved_pose_run(options.checkpoint or workdir):
-        return pose_runs.command_evaluate(options.checkpoint or workdir, workdir, overrides)
-    reconstructor = api.load(options.checkpoint or workdir, **overrides)
+        lifter = pose_api.load_lifter(options.checkpoint or workdir, overrides)
+        print(lifter.evaluate(workdir).table())
+        print(f"written to {workdir / 'evaluation.json'}", file=sys.stderr)
+        return 0
+    reconstructor = api.load_reconstructor(options.checkpoint or workdir, **overrides)
     evaluation = reconstructor.evaluate(options.steps, workdir=workdir)
     print(evaluation.table())
     print(f"written to {workdir / 'evaluation.json'}", file=sys.stderr)
@@ -135,16 +139,21 @@ def _evaluate(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api, results
+    from jaxrecon import api, pose_api, pose_runs, results
 
     photo, output = _required(options, "input"), Path(_required(options, "output"))
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; name a folder for the results")
+    trained = options.checkpoint or options.workdir
+    if trained is not None and pose_runs.saved_pose_run(trained):
+        focal = options.focal_length
+        print(pose_api.command_reconstruct(trained, photo, output, focal, overrides))
+        return 0
     bbox = _box(options.bbox)
     evidence = {"joint_set": options.joint_set, "focal_length": options.focal_length}
     checkpoint = options.checkpoint or _trained_workdir(options.workdir)
     if checkpoint is not None:
-        reconstructor = api.load(checkpoint, **overrides)
+        reconstructor = api.load_reconstructor(checkpoint, **overrides)
         found = reconstructor.reconstruct(photo, options.keypoints, bbox, options.steps, **evidence)
     elif options.keypoints is not None:
         config = api.load_config(options.config or "metahmr", overrides)

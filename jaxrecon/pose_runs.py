@@ -5,6 +5,7 @@ What `runs` and `api` are for photographs; the command line chooses by `config.s
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,8 @@ def prepare(config: Any) -> PoseRun:
     if (train_set.visible is not None) != config.system.see_visibility:
         needed = train_set.visible is not None
         config = load_config(config, {"system.see_visibility": needed})
-    config = load_config(config, {"system.joints": joints})
+    # The factor belongs to the run: its checkpoint knows it from the config.
+    config = load_config(config, {"system.joints": joints, "data.factor": train_set.factor})
     settings = config.training
     steps = steps_per_epoch(len(train_set), settings.batch_size, settings.keep_partial)
     system = dataclasses.replace(MHRNet.from_config(config), steps_per_epoch=steps)
@@ -151,17 +153,6 @@ def finish(run: PoseRun, workdir: str | Path) -> Scores:
     return scores
 
 
-def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> PoseRun:
-    """A run from its folder (the newest checkpoint) or one checkpoint, with its data.
-
-    Raises:
-      UserError: no checkpoint there, a damaged one, missing data.
-    """
-    variables, record = load_variables(Path(path))
-    run = prepare(load_config(config_from_dict(record.config), overrides))
-    return dataclasses.replace(run, variables={**run.variables, **variables})
-
-
 def convert(source: str | Path, target: str | Path, config: Any, strict: bool = True) -> str:
     """Between the authors' `.bin` checkpoints and ours; the direction follows from `source`.
 
@@ -239,21 +230,21 @@ def command_train(config: Any, workdir: str | Path) -> int:
     return 0
 
 
-def command_evaluate(path: str | Path, workdir: Path, overrides: Mapping[str, Any]) -> int:
-    """`--mode=evaluate`: the exit status."""
-    scores = scores_of(load_run(path, overrides), baseline=True)
-    write_text(workdir / "evaluation.json", json.dumps(scores.to_dict(), indent=2) + "\n")
-    print(scores.table())
-    return 0
-
-
 def is_pose_run(config: Any) -> bool:
     """Whether a config is one of these."""
     return config.system.name in SYSTEMS
 
 
-def saved_pose_run(path: str | Path) -> bool:
-    """Whether a run folder or checkpoint is one of these; False where there is none."""
+def is_published_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a checkpoint file of the authors (and not a folder of ours)."""
+    return Path(path).suffix in _TORCH and Path(path).is_file()
+
+
+def saved_pose_run(path: str | os.PathLike[str]) -> bool:
+    """Whether a run, a checkpoint or a published file is one of these; False without any."""
+    if is_published_file(path):
+        tree = read_checkpoint(path, skip_unknown=True)
+        return isinstance(tree, dict) and "model_pos" in tree
     try:
         _, record = load_variables(Path(path))
     except UserError:

@@ -6,7 +6,6 @@ hip-to-head length is 0.2: one unit of 3D seen from a distance of five.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from jaxrecon.bodies.joints import JOINT_SETS
 from jaxrecon.errors import UserError
+from jaxrecon.io.pose_files import check_joints3d, check_keypoints
 
 TYPICAL_LENGTH = 0.2  # of hip to head, in the normalised image
 _HIP = JOINT_SETS["h36m17"].index("pelvis")
@@ -80,46 +80,6 @@ class PoseSet:
             factor=self.factor,
             intrinsics=part(self.intrinsics),
         )
-
-
-def check_keypoints(keypoints2d: Any, visible: Any = None, where: str = "keypoints2d") -> Any:
-    """(keypoints2d (N, J, 2) float32 with missing ones at 0, visible or None), checked.
-
-    NaN coordinates are missing keypoints. A frame needs two visible ones at least.
-
-    Raises:
-      UserError: ragged or of another shape, empty, infinite, or a frame with too few keypoints.
-    """
-    try:
-        points = np.asarray(keypoints2d, np.float64)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{where} is ragged or no numbers; it is one array (frames, joints, 2)"
-        ) from error
-    if points.ndim != 3 or points.shape[-1] not in (2, 3):
-        raise UserError(f"{where} has shape {points.shape}; it is (frames, joints, 2)")
-    if not points.shape[0] or not points.shape[1]:
-        raise UserError(f"{where} has shape {points.shape}: there is nothing in it")
-    if points.shape[-1] == 3 and visible is None:
-        visible = points[..., 2] > 0  # a third column is confidence
-    points = points[..., :2]
-    missing = np.isnan(points).any(-1)
-    if np.isinf(points).any():
-        raise UserError(f"{where} has infinite coordinates; mark missing keypoints by NaN")
-    seen = np.ones(points.shape[:2], bool) if visible is None else np.asarray(visible) > 0
-    if seen.shape != points.shape[:2]:
-        raise UserError(
-            f"visible has shape {seen.shape}, {where} {points.shape}; frames and joints must agree"
-        )
-    seen = seen & ~missing
-    few = np.flatnonzero(seen.sum(1) < 2)
-    if len(few):
-        raise UserError(
-            f"{where}: frame {few[0]} has {seen[few[0]].sum()} visible keypoints "
-            f"({len(few)} such frames); two are needed, leave such frames out"
-        )
-    known = np.where(seen[..., None], points, 0.0).astype(np.float32)
-    return known, (None if seen.all() else seen.astype(np.float32))
 
 
 def relative_to_root(keypoints2d: np.ndarray, visible: np.ndarray | None) -> np.ndarray:
@@ -196,14 +156,8 @@ def from_keypoints(
     points = relative_to_root(points, seen) / focal
     if factor is None:
         factor = spread_factor(points, seen) if ends is None else length_factor(points, seen, ends)
-    target = None
-    if joints3d is not None:
-        target = np.asarray(joints3d, np.float32)
-        if target.shape != (*points.shape[:2], 3) or not np.isfinite(target).all():
-            raise UserError(
-                f"joints3d has shape {target.shape} or is not finite; with this {where} it is "
-                f"{(*points.shape[:2], 3)}"
-            )
+    target = check_joints3d(joints3d, points.shape[:2], where)
+    if target is not None:
         target = target - target[:, :1]
     scaled = (points * np.float32(factor)).astype(np.float32)
     return PoseSet(scaled, seen, target, factor=factor)
@@ -231,6 +185,30 @@ def hide_keypoints(poses: PoseSet, share: float, seed: int = 0, never_fewer: int
     return dataclasses.replace(poses, keypoints2d=points.astype(np.float32), visible=visible)
 
 
-def pathlike(path: str | os.PathLike[str]) -> str:
-    """The path as text, with `~` for the home folder."""
-    return os.path.expanduser(os.fspath(path))
+
+ORTHOGRAPHIC_UNIT = 0.5  # root mean square distance of the normalised points from their middle
+
+
+def from_orthographic(
+    keypoints2d: Any, visible: Any = None, joints3d: Any = None, where: str = "keypoints2d"
+) -> PoseSet:
+    """A set of keypoints without perspective: centred on each frame's middle, at a common scale.
+
+    Returns:
+      `joints3d` is centred likewise, in the unit given; `factor` brings it to the 2D's.
+
+    Raises:
+      UserError: see `check_keypoints`; all points of every frame coincide.
+    """
+    seen, visible = check_keypoints(keypoints2d, visible, where)
+    weights = np.ones(seen.shape[:2]) if visible is None else visible
+    middle = (seen * weights[..., None]).sum(1, keepdims=True) / weights.sum(1)[:, None, None]
+    seen = np.where(weights[..., None] > 0, seen - middle, 0.0)
+    spread = np.sqrt((seen**2).sum() / weights.sum())
+    if not spread > 0:
+        raise UserError(f"{where}: all points of every frame coincide")
+    factor = ORTHOGRAPHIC_UNIT / spread
+    target = check_joints3d(joints3d, seen.shape[:2], where)
+    if target is not None:
+        target = target - target.mean(1, keepdims=True)
+    return PoseSet((factor * seen).astype(np.float32), visible, target, factor=float(factor))

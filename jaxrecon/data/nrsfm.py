@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxrecon.data.lifting import PoseSet, check_keypoints
-from jaxrecon.data.pose_files import read_mat
+from jaxrecon.data.lifting import PoseSet, from_orthographic
 from jaxrecon.errors import UserError
-
-UNIT = 0.5  # root mean square distance of the normalised points from their middle
+from jaxrecon.io.pose_files import read_mat
 
 
 def read_sequence(path: str | os.PathLike[str]) -> PoseSet:
@@ -26,17 +24,7 @@ def read_sequence(path: str | os.PathLike[str]) -> PoseSet:
       UserError: no such arrays, arrays that do not fit each other, points that are not finite.
     """
     points, target = _arrays(path, read_mat(path))
-    seen, visible = check_keypoints(points, where=str(path))
-    weights = np.ones(seen.shape[:2]) if visible is None else visible
-    middle = (seen * weights[..., None]).sum(1, keepdims=True) / weights.sum(1)[:, None, None]
-    seen = np.where(weights[..., None] > 0, seen - middle, 0.0)
-    spread = np.sqrt((seen**2).sum() / weights.sum())
-    if not spread > 0:
-        raise UserError(f"{path}: all points of every frame coincide")
-    factor = UNIT / spread
-    if target is not None:
-        target = (target - target.mean(1, keepdims=True)).astype(np.float32)
-    return PoseSet((factor * seen).astype(np.float32), visible, target, factor=float(factor))
+    return from_orthographic(points, None, target, str(path))
 
 
 def _arrays(path: Any, found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,14 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxrecon.data.h36m_archives import load_h36m
-from jaxrecon.data.lifting import PoseSet, hide_keypoints, pathlike
+from jaxrecon.data import pose_records as records
+from jaxrecon.data.lifting import PoseSet, hide_keypoints
 from jaxrecon.data.nrsfm import read_sequence
 from jaxrecon.data.open_body_poses import open_body_poses
-from jaxrecon.data.pose_files import read_pose_file
 from jaxrecon.errors import UserError
 
-SOURCES = ("open_body", "h36m", "file", "sequence")
+SOURCES = ("open_body", "h36m", "vw300", "surreal", "file", "sequence")
 
 
 def open_pose_sets(config: Any) -> tuple[PoseSet, PoseSet]:
@@ -19,10 +18,13 @@ def open_pose_sets(config: Any) -> tuple[PoseSet, PoseSet]:
 
     open_body   `poses` made ones to train with, `test_poses` others to measure with
     h36m        the archives of VideoPose3D in the folder `path`
-    file        the keypoint file `path`, and `test_path` (the same one if empty)
+    vw300       the videos' folders in `path`; orthographic, without 3D
+    surreal     `train`, `val` and `test` in the folder `path`
+    file        the keypoint file (or folder of them) `path`, and `test_path` (the same if empty)
     sequence    one sequence, a .mat of the non-rigid structure-from-motion literature
 
-    `missing` hides a share of the keypoints of both at random.
+    All but the first and the last are prepared by their TFDS builder at first use, and kept in
+    `data_dir`. `missing` hides a share of the keypoints of both at random.
 
     Raises:
       UserError: an unknown source, files that are missing or not of that kind.
@@ -32,31 +34,74 @@ def open_pose_sets(config: Any) -> tuple[PoseSet, PoseSet]:
         raise UserError(f"config.data.source={data.source!r} is not one of {', '.join(SOURCES)}")
     if data.source != "open_body" and not data.path:
         raise UserError(f"config.data.source={data.source} needs config.data.path")
-    path = Path(pathlike(data.path))
-    if data.source == "open_body":
-        seed = config.training.seed
-        train = open_body_poses(data.poses, "train", seed)
-        factor = train.factor if data.train_factor else None
-        test = open_body_poses(data.test_poses, "test", seed, factor=factor)
-    elif data.source == "h36m":
-        options = {
-            "keypoints": data.keypoints,
-            "actions": data.actions,
-            "downsample": data.downsample,
-            "subset": data.subset,
-        }
-        train = load_h36m(path, subjects=data.train_subjects, **options)
-        factor = train.factor if data.train_factor else None
-        test = load_h36m(path, subjects=data.test_subjects, factor=factor, **options)
-    elif data.source == "file":
-        train = read_pose_file(path, data.focal_length)
-        test = train
-        if data.test_path:
-            test = read_pose_file(pathlike(data.test_path), data.focal_length, train.factor)
-    else:
-        train = test = read_sequence(path)
+    train, test = _SETS[data.source](config, Path(data.path).expanduser())
     if data.missing:
         shown = test is train
         train = hide_keypoints(train, data.missing, config.training.seed)
         test = train if shown else hide_keypoints(test, data.missing, config.training.seed + 1)
     return train, dataclasses.replace(test)
+
+
+def _open_body(config: Any, _: Path) -> tuple[PoseSet, PoseSet]:
+    data, seed = config.data, config.training.seed
+    train = open_body_poses(data.poses, "train", seed, factor=data.factor or None)
+    factor = train.factor if data.train_factor else None
+    return train, open_body_poses(data.test_poses, "test", seed, factor=factor)
+
+
+def _h36m(config: Any, path: Path) -> tuple[PoseSet, PoseSet]:
+    data = config.data
+    options = {
+        "data_dir": data.data_dir,
+        "actions": data.actions,
+        "downsample": data.downsample,
+        "subset": data.subset,
+    }
+    known = data.factor or None
+    train = records.h36m_poses(
+        path, data.keypoints, data.train_subjects, factor=known, **options
+    )
+    factor = train.factor if data.train_factor else None
+    return train, records.h36m_poses(
+        path, data.keypoints, data.test_subjects, factor=factor, **options
+    )
+
+
+def _vw300(config: Any, path: Path) -> tuple[PoseSet, PoseSet]:
+    if config.system.projection != "orthographic":
+        raise UserError(
+            "300-VW has no focal lengths; set config.system.projection=orthographic for it"
+        )
+    train, test = (records.face_poses(path, s, config.data.data_dir) for s in ("train", "test"))
+    return train, test
+
+
+def _surreal(config: Any, path: Path) -> tuple[PoseSet, PoseSet]:
+    data, projection = config.data, config.system.projection
+    train = records.surreal_poses(path, "train", projection, data.data_dir, data.factor or None)
+    factor = train.factor if data.train_factor else None
+    return train, records.surreal_poses(path, "test", projection, data.data_dir, factor)
+
+
+def _file(config: Any, path: Path) -> tuple[PoseSet, PoseSet]:
+    data = config.data
+    train = records.file_poses(path, data.focal_length, data.data_dir, data.factor or None)
+    if not data.test_path:
+        return train, train
+    other = Path(data.test_path).expanduser()
+    return train, records.file_poses(other, data.focal_length, data.data_dir, train.factor)
+
+
+def _sequence(config: Any, path: Path) -> tuple[PoseSet, PoseSet]:
+    found = read_sequence(path)
+    return found, found
+
+
+_SETS = {
+    "open_body": _open_body,
+    "h36m": _h36m,
+    "vw300": _vw300,
+    "surreal": _surreal,
+    "file": _file,
+    "sequence": _sequence,
+}

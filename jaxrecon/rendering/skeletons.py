@@ -1,9 +1,10 @@
 """Pictures of 2D and 3D skeletons and point clouds, on a plain ground."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from jaxrecon.rendering.drawing import draw_keypoints
 from jaxrecon.typing import AnyArray, Float
@@ -79,3 +80,47 @@ def turntable_of_points(
         )
         for i in range(frames)
     ]
+
+
+def skeleton_mesh(
+    points: Float[AnyArray, "*t j 3"],
+    bones: Sequence[tuple[int, int]],
+    radius: float | None = None,
+) -> tuple[Float[np.ndarray, "*t v 3"], Int[np.ndarray, "f 3"]]:
+    """Points as octahedra and bones as double cones of four sides, for viewers and mesh files.
+
+    Args:
+      points: one skeleton or one for each step of time; all give the same faces.
+      radius: of a point; by default a fortieth of the largest extent.
+
+    Returns:
+      vertices, faces (counter-clockwise seen from outside, in a right-handed frame).
+    """
+    points = np.asarray(points, np.float32)
+    if radius is None:
+        radius = float(np.ptp(points.reshape(-1, 3), axis=0).max()) / 40 + 1e-9
+    corners = radius * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
+    vertices = [(points[..., None, :] + corners).reshape(*points.shape[:-2], -1, 3)]
+    ball = []
+    for i, j, k in itertools.product((0, 3), (1, 4), (2, 5)):
+        mirrored = ((i == 3) + (j == 4) + (k == 5)) % 2
+        ball.append((i, k, j) if mirrored else (i, j, k))
+    faces = [np.array(ball, np.int32) + 6 * n for n in range(points.shape[-2])]
+    start = 6 * points.shape[-2]
+    for a, b in bones:
+        first, last = points[..., a, :], points[..., b, :]
+        along = last - first
+        along = along / (np.linalg.norm(along, axis=-1, keepdims=True) + 1e-9)
+        # Any direction that is not nearly that of the bone.
+        least = np.eye(3, dtype=np.float32)[np.abs(along).argmin(-1)]
+        side = np.cross(along, least)
+        side = side / (np.linalg.norm(side, axis=-1, keepdims=True) + 1e-9)
+        other = np.cross(along, side)
+        waist = first + 0.2 * (last - first)
+        ring = [waist + 0.7 * radius * d for d in (side, other, -side, -other)]
+        vertices.append(np.stack([first, last, *ring], axis=-2))
+        cone = [(0, 2 + (i + 1) % 4, 2 + i) for i in range(4)]
+        cone += [(1, 2 + i, 2 + (i + 1) % 4) for i in range(4)]
+        faces.append(np.array(cone, np.int32) + start)
+        start += 6
+    return np.concatenate(vertices, axis=-2), np.concatenate(faces)

@@ -7,7 +7,6 @@ import scipy.io
 from jaxrecon.data import h36m_archives
 from jaxrecon.data.lifting import (
     PoseSet,
-    check_keypoints,
     from_keypoints,
     hide_keypoints,
     length_factor,
@@ -16,6 +15,7 @@ from jaxrecon.data.nrsfm import read_sequence
 from jaxrecon.data.open_body_poses import open_body_poses
 from jaxrecon.data.pose_files import read_pose_file
 from jaxrecon.errors import UserError
+from jaxrecon.io.pose_files import check_keypoints
 from tests.conftest import needs_shared
 
 

@@ -171,7 +171,9 @@ def test_published_checkpoint_round_trip(system, variables, tmp_path):
         path, published.export_checkpoint(trained, clocked, state.opt_state, epoch=1, steps=3)
     )
     tree = read_checkpoint(path)
-    assert published.network_settings(tree) == {"joints": 5, "width": 16, "blocks": 1, "bases": 10}
+    assert published.network_settings(tree) == {
+        "joints": 5, "width": 16, "blocks": 1, "bases": 10, "see_visibility": False,
+    }  # fmt: skip
     found = published.read_published(tree, variables)
     assert found.epoch == 1 and found.rate == pytest.approx(1e-3)
     restored = published.optimizer_state(clocked, found)

@@ -159,8 +159,8 @@ def from_state_dict(
     return {c: traverse_util.unflatten_dict(leaves) for c, leaves in flat.items()}, report
 
 
-def network_settings(tree: Any) -> dict[str, int]:
-    """joints, width, blocks and bases of the network in a published checkpoint.
+def network_settings(tree: Any) -> dict[str, Any]:
+    """joints, width, blocks, bases and see_visibility of the network in a published checkpoint.
 
     Raises:
         UserError: it is no checkpoint of MHR-Net.
@@ -172,8 +172,14 @@ def network_settings(tree: Any) -> dict[str, int]:
     except KeyError as error:
         raise UserError(f"the checkpoint has no {error}; is it one of MHR-Net?") from error
     blocks = {int(n.split(".")[1]) for n in state if n.startswith("fe_net.")}
-    del inputs
-    return {"joints": outputs // 3, "width": width, "blocks": max(blocks), "bases": bases}
+    joints = outputs // 3
+    return {
+        "joints": joints,
+        "width": width,
+        "blocks": max(blocks),
+        "bases": bases,
+        "see_visibility": inputs == 3 * joints,
+    }
 
 
 def read_published(tree: Any, template: Variables, strict: bool = True) -> Published:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrecon.data import h36m_archives
+from jaxrecon.data.h36m_archives import load_h36m
+from jaxrecon.io import h36m_archives
 from jaxrecon.geometry.procrustes import similarity_align
 from jaxrecon.systems.mhr_net import cameras, hparams, losses, metrics, rotations
 from jaxrecon.systems.mhr_net.skeletons import BONES
@@ -267,7 +268,7 @@ def h36m_loader(case: Case) -> list[Check]:
     for split in ("train", "valid"):
         names = a[f"out_{split}_clip_names"]
         subjects = list(dict.fromkeys(str(name).split("/")[0] for name in names))
-        poses = h36m_archives.load_h36m(folder, subjects=subjects)
+        poses = load_h36m(folder, subjects=subjects)
         lengths = [length for _, length in poses.clips]
         same = [one == str(two) for (one, _), two in zip(poses.clips, names)]
         checks += [
