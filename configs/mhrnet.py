@@ -57,6 +57,7 @@ def _default() -> ConfigDict:
     config.system.w_procrust = 1.0
     config.system.w_view = 1.0  # published: 0
     config.system.view_tilt = 0.3
+    config.system.w_depth = 5.0  # where there is a classical fit (data.fit)
     config.system.pairs = 64
     config.system.margin = 0.075
     config.system.procrust_from = 4
@@ -79,6 +80,7 @@ def _default() -> ConfigDict:
     config.data.test_poses = 5000
     config.data.focal_length = 0.0  # file: pixels, where the file has none
     config.data.missing = 0.0  # share of keypoints to hide
+    config.data.fit = False  # lean on a classical fit of the set as one orthographic sequence
     config.data.factor = 0.0  # of root-relative coordinates; 0: from the training set, kept then
     config.data.train_factor = False  # scale the test set as the training set (published: no)
     config.data.data_dir = ""  # where prepared sets are kept; $JAXRECON_DATA by default
@@ -133,6 +135,7 @@ def _sequence(config: ConfigDict) -> None:
     config.system.align_until = 1000
     config.system.cosine_epochs = 1000
     config.data.source = "sequence"
+    config.data.fit = True
     config.training.epochs = 1000
     config.training.batch_size = 64
     config.training.keep_partial = True

@@ -1,8 +1,8 @@
 """Trained networks that lift 2D keypoints, for use: what `jaxrecon.load` and `fit` return.
 
-    lifter = jaxrecon.load("runs/mhrnet")              # or a published model_best.bin
-    poses = lifter.reconstruct("keypoints.npz")        # or an array (frames, joints, 2), pixels
-    poses.save("poses.html")                           # also .npz .png .webp .glb .obj .ply
+lifter = jaxrecon.load("runs/mhrnet")              # or a published model_best.bin
+poses = lifter.reconstruct("keypoints.npz")        # or an array (frames, joints, 2), pixels
+poses.save("poses.html")                           # also .npz .png .webp .glb .obj .ply
 """
 
 import dataclasses

@@ -50,9 +50,7 @@ class Builder(PoseBuilder):
     """Chunks of joints, one clip for each file (features: `pose_chunks` and the README)."""
 
     name = "surreal_joints"
-    BUILDER_CONFIGS = [
-        SurrealConfig(name="joints", description="Give `config=sequences(folder)`.")
-    ]
+    BUILDER_CONFIGS = [SurrealConfig(name="joints", description="Give `config=sequences(folder)`.")]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.pose_info(
@@ -67,7 +65,9 @@ class Builder(PoseBuilder):
         if not self.builder_config.folder:
             raise UserError("surreal_joints needs its files: config=sequences(folder)")
         found = _annotations(Path(self.builder_config.folder))
-        return {split: self._generate_examples(self._records(files)) for split, files in found.items()}
+        return {
+            split: self._generate_examples(self._records(files)) for split, files in found.items()
+        }
 
     def _records(self, files: list[Path]) -> Iterator[dict[str, Any]]:
         for file in files:

@@ -82,7 +82,10 @@ class Builder(PoseBuilder):
                     f"{self.builder_config.folder} has no {split} video, only "
                     f"{', '.join(f'{v:03d}' for v in sorted(found))}; {_REMEDY}"
                 )
-        return {split: self._generate_examples(self._records(chosen)) for split, chosen in splits.items()}
+        return {
+            split: self._generate_examples(self._records(chosen))
+            for split, chosen in splits.items()
+        }
 
     def _records(self, chosen: dict[int, Path]) -> Iterator[dict[str, Any]]:
         for video, annotation in chosen.items():

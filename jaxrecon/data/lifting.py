@@ -32,6 +32,9 @@ class PoseSet:
       factor: what root-relative coordinates were multiplied by.
       intrinsics: (N, 9) of the cameras, or None.
       clips: (name, length) of the parts, in order.
+      depth: (N, J) found by other means for an orthographic sequence (see `optimization.nonrigid`),
+        in the unit of the 2D, relative to each frame's mean; training may lean on it.
+      depth_method: which.
     """
 
     keypoints2d: np.ndarray
@@ -41,12 +44,18 @@ class PoseSet:
     factor: float = 1.0
     intrinsics: np.ndarray | None = None
     clips: tuple[tuple[str, int], ...] = ()
+    depth: np.ndarray | None = None
+    depth_method: str = ""
 
     def __post_init__(self) -> None:
         count, joints = self.keypoints2d.shape[:2]
         if not count:
             raise UserError("the pose set is empty; is the file or the selection?")
-        for name, array in (("visible", self.visible), ("joints3d", self.joints3d)):
+        for name, array in (
+            ("visible", self.visible),
+            ("joints3d", self.joints3d),
+            ("depth", self.depth),
+        ):
             if array is not None and array.shape[:2] != (count, joints):
                 raise UserError(
                     f"{name} of shape {array.shape} does not fit keypoints2d of shape "
@@ -62,7 +71,11 @@ class PoseSet:
 
     def arrays(self, ground_truth: bool = False) -> dict[str, np.ndarray]:
         """The arrays that make batches; 3D only where asked for, it is never trained with."""
-        given = {"keypoints2d": self.keypoints2d, "visible": self.visible}
+        given = {
+            "keypoints2d": self.keypoints2d,
+            "visible": self.visible,
+            "depth": self.depth,
+        }
         if ground_truth:
             given["joints3d"] = self.joints3d
         return {name: array for name, array in given.items() if array is not None}
@@ -79,6 +92,8 @@ class PoseSet:
             part(self.joints3d),
             factor=self.factor,
             intrinsics=part(self.intrinsics),
+            depth=part(self.depth),
+            depth_method=self.depth_method,
         )
 
 
@@ -183,7 +198,6 @@ def hide_keypoints(poses: PoseSet, share: float, seed: int = 0, never_fewer: int
     visible = visible.astype(np.float32)
     points = relative_to_root(poses.keypoints2d, visible)
     return dataclasses.replace(poses, keypoints2d=points.astype(np.float32), visible=visible)
-
 
 
 ORTHOGRAPHIC_UNIT = 0.5  # root mean square distance of the normalised points from their middle

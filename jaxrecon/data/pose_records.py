@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,9 @@ def records_of(name: str, config: Any, split: str, data_dir: PathLike | None) ->
     with _plain_faults():
         builder = open_builder(name, data_dir or None, config=config)
     if split not in builder.info.splits:
-        raise UserError(f"data set {name!r} has no {split!r}; it has {', '.join(builder.info.splits)}")
+        raise UserError(
+            f"data set {name!r} has no {split!r}; it has {', '.join(builder.info.splits)}"
+        )
     return list(builder.as_data_source(split))
 
 
@@ -188,5 +189,3 @@ def _plain_faults() -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(str(error.args[0])) from error
-
-

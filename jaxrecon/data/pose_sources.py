@@ -1,14 +1,18 @@
 """Which set of 2D poses a config asks for."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxrecon.data import pose_records as records
 from jaxrecon.data.lifting import PoseSet, hide_keypoints
 from jaxrecon.data.nrsfm import read_sequence
 from jaxrecon.data.open_body_poses import open_body_poses
 from jaxrecon.errors import UserError
+from jaxrecon.optimization.nonrigid import reconstruct_sequence
 
 SOURCES = ("open_body", "h36m", "vw300", "surreal", "file", "sequence")
 
@@ -25,6 +29,7 @@ def open_pose_sets(config: Any) -> tuple[PoseSet, PoseSet]:
 
     All but the first and the last are prepared by their TFDS builder at first use, and kept in
     `data_dir`. `missing` hides a share of the keypoints of both at random.
+    `fit` takes the training set as one sequence and adds the depth of a classical fit.
 
     Raises:
       UserError: an unknown source, files that are missing or not of that kind.
@@ -39,7 +44,26 @@ def open_pose_sets(config: Any) -> tuple[PoseSet, PoseSet]:
         shown = test is train
         train = hide_keypoints(train, data.missing, config.training.seed)
         test = train if shown else hide_keypoints(test, data.missing, config.training.seed + 1)
+    if data.fit:
+        shown = test is train
+        train = with_depth(train, config.system.projection)
+        test = train if shown else test
     return train, dataclasses.replace(test)
+
+
+def with_depth(poses: PoseSet, projection: str) -> PoseSet:
+    """The set with the depth that a classical fit finds for it as one sequence.
+
+    Raises:
+      UserError: for a perspective camera, or too few frames or points.
+    """
+    if projection != "orthographic":
+        raise UserError("config.data.fit needs config.system.projection=orthographic")
+    print(f"fitting a sequence of {len(poses)} frames", file=sys.stderr, flush=True)
+    found = reconstruct_sequence(poses.keypoints2d, poses.visible)
+    return dataclasses.replace(
+        poses, depth=found.points[..., 2].astype(np.float32), depth_method=found.method
+    )
 
 
 def _open_body(config: Any, _: Path) -> tuple[PoseSet, PoseSet]:
@@ -58,9 +82,7 @@ def _h36m(config: Any, path: Path) -> tuple[PoseSet, PoseSet]:
         "subset": data.subset,
     }
     known = data.factor or None
-    train = records.h36m_poses(
-        path, data.keypoints, data.train_subjects, factor=known, **options
-    )
+    train = records.h36m_poses(path, data.keypoints, data.train_subjects, factor=known, **options)
     factor = train.factor if data.train_factor else None
     return train, records.h36m_poses(
         path, data.keypoints, data.test_subjects, factor=factor, **options

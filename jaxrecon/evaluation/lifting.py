@@ -123,11 +123,10 @@ def measure_sequence(
         others[RIGID] = _sequence_scores(system, posed, batch, poses, target)
         shape = jnp.asarray(variables["constants"]["rigid_shape"])
         turned = metrics.match_shape(jnp.broadcast_to(shape, target.shape), _middle(target))
-        errors = metrics.sequence_errors(turned, target)
-        others[ORACLE] = {
-            "normalised_3d_error": float(errors.reflected),
-            "after_rotation": float(errors.aligned),
-        }
+        others[ORACLE] = _errors(turned, target)
+    if poses.depth is not None:
+        points = jnp.concatenate([poses.keypoints2d, poses.depth[..., None]], axis=-1)
+        others[f"classical fit ({poses.depth_method})"] = _errors(points / poses.factor, target)
     protocol = {
         "shapes": "centred frame by frame; observed 2D with the predicted depth",
         "normalised_3d_error": "mean of |S_est - S| / |S| after one depth reflection of all frames",
@@ -143,6 +142,10 @@ def _sequence_scores(
 ) -> dict[str, float]:
     seen = system.complete(prediction.joints3d, batch, prediction)
     points = jnp.concatenate([seen, prediction.joints3d[..., 2:]], axis=-1) / poses.factor
+    return _errors(points, target)
+
+
+def _errors(points: Any, target: Any) -> dict[str, float]:
     errors = metrics.sequence_errors(points, target)
     return {
         "normalised_3d_error": float(errors.reflected),

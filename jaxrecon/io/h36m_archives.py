@@ -182,7 +182,11 @@ def plain_action(action: str) -> str:
 
 def _joints17(world: Any, where: str) -> np.ndarray:
     joints = np.asarray(world, np.float32)
-    if joints.ndim != 3 or joints.shape[1] not in (len(PARENTS32), len(KEPT)) or joints.shape[2] != 3:
+    if (
+        joints.ndim != 3
+        or joints.shape[1] not in (len(PARENTS32), len(KEPT))
+        or joints.shape[2] != 3
+    ):
         raise UserError(f"{where} has 3D of shape {joints.shape}; (frames, 32, 3) is expected")
     if not np.isfinite(joints).all():
         raise UserError(f"{where} has 3D positions that are not finite; make the archive again")

@@ -1,14 +1,15 @@
 """Non-rigid structure from motion of one orthographic sequence, from its 2D points alone.
 
-Two classical ideas, the first or the second by what the points say about the camera:
+Two classical ideas, one after the other:
 
-* where it turns fast against the deformation, short windows are nearly rigid: each is factorised
-  (Tomasi and Kanade 1992), windows are joined over the frames they share, and shapes are then
-  refined together as smooth trajectories, a basis of cosines (Akhter et al. 2008, "Nonrigid
-  structure from motion in trajectory space");
-* else the whole sequence is factorised as rigid, and shapes are a Gaussian about their mean, each
-  aligned to it (in the spirit of Lee et al. 2013, "Procrustean normal distribution for non-rigid
-  structure from motion"), fitted by expectation maximisation.
+* where the camera turns fast against the deformation, short windows are nearly rigid: each is
+  factorised (Tomasi and Kanade 1992), windows are joined over the frames they share, and shapes
+  are then refined together as smooth trajectories in a basis of cosines (Akhter et al. 2008,
+  "Nonrigid structure from motion in trajectory space"); elsewhere the whole sequence is
+  factorised as rigid. Which of both, the 2D says (`steadiness`);
+* then shapes are a Gaussian about their mean, each aligned to it (in the spirit of Lee et al.
+  2013, "Procrustean normal distribution for non-rigid structure from motion"), fitted by
+  expectation maximisation.
 
 All in float64 on the host: it is seconds of small linear algebra, and float32 is too short for
 the nearly singular systems.
@@ -25,7 +26,7 @@ WINDOWS = (24, 48, 96)  # frames; the whole sequence is tried as well
 TURNS_FAST = 8  # the best window is at most this part of the sequence: trajectories
 COSINES = 60  # of the trajectory basis, at most; or a sixth of the frames
 MODES = 12  # of the Gaussian
-_ROUNDS, _ALTERNATIONS, _EM_STEPS = 4, 8, 80
+_ROUNDS, _ALTERNATIONS, _EM_STEPS = 12, 8, 100
 _FLOOR = (1e-2, 1e-6)  # variance beside the modes, of the first and the last step
 _FEWEST_FRAMES, _FEWEST_POINTS = 4, 4
 
@@ -39,7 +40,7 @@ class SequenceFit:
     Attributes:
       points: (F, P, 3) camera frame, centred, in the unit of the 2D, whose x and y they keep.
       rotations: (F, 3, 3) shape @ rotation is in the camera frame.
-      method: "trajectories" or "gaussian".
+      method: "trajectories, gaussian" or "gaussian" alone.
       window: frames of the windows that were factorised.
       steadiness: of each window length that was tried, see `steadiness`.
     """
@@ -102,13 +103,13 @@ def _fit(points: np.ndarray, final: bool = True) -> SequenceFit:
     if window <= frames // TURNS_FAST:
         shapes = _with_depth(unit, _joined_windows(unit, window))
         rounds = _ROUNDS if final else 1
-        shapes, rotations = _smooth_trajectories(unit, shapes, rounds)
-        method = "trajectories"
+        shapes = _smooth_trajectories(unit, shapes, rounds)
+        method = "trajectories, gaussian"
     else:
         window = frames
         shapes = _with_depth(unit, _rigid_windows(unit[None])[1][0])
-        shapes, rotations = _gaussian(unit, shapes, _EM_STEPS if final else _EM_STEPS // 4)
         method = "gaussian"
+    shapes, rotations = _gaussian(unit, shapes, _EM_STEPS if final else _EM_STEPS // 4)
     return SequenceFit(shapes * size, rotations, method, window, steady)
 
 
@@ -195,10 +196,8 @@ def _onto(rotations: np.ndarray, target: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------ smooth trajectories
 
 
-def _smooth_trajectories(
-    points: np.ndarray, shapes: np.ndarray, rounds: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes that change slowly in the canonical frame, and cameras, in turns."""
+def _smooth_trajectories(points: np.ndarray, shapes: np.ndarray, rounds: int) -> np.ndarray:
+    """Shapes that change slowly in the canonical frame, found in turns with the cameras."""
     frames = len(points)
     size = min(COSINES, max(frames // 6, 1))
     at = (np.arange(frames) + 0.5) / frames
@@ -222,15 +221,13 @@ def _smooth_trajectories(
                 rotations = _nearest(canonical @ _with_depth(points, depth))
         depth = np.einsum("fa,fap->fp", rotations[..., 2], canonical)
         shapes = _with_depth(points, depth)
-    return shapes, rotations
+    return shapes
 
 
 # ------------------------------------------------------------------ a Gaussian of aligned shapes
 
 
-def _gaussian(
-    points: np.ndarray, shapes: np.ndarray, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _gaussian(points: np.ndarray, shapes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Depth as what a Gaussian of the canonical shapes expects beside the observed x and y."""
     modes = min(MODES, 3 * points.shape[1] - 7)
     floors = np.geomspace(*_FLOOR, steps)

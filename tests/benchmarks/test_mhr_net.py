@@ -60,7 +60,8 @@ def test_training_step(benchmark, dense):
         ours,
         lambda: theirs(*same),
         what=f"MHR-Net training step, 1024 wide, 6 blocks, batch {BATCH}",
-        against=f"PyTorch {torch.__version__}, " + ("linear layers" if dense else "1x1 convolutions"),
+        against=f"PyTorch {torch.__version__}, "
+        + ("linear layers" if dense else "1x1 convolutions"),
         rounds=15,
         at_least_faster=3.0,
     )

@@ -93,3 +93,11 @@ def mean_l1(a: Float[AnyArray, "*b c"], b: Float[AnyArray, "*b c"]) -> Float[Arr
     """Mean absolute difference (4.5); its derivative at zero is zero, which JAX's is not."""
     difference = jnp.asarray(a) - b
     return jnp.mean(difference * lax.stop_gradient(jnp.sign(difference)))
+
+
+def depth_distance(
+    depth: Float[AnyArray, "b j"], target: Float[AnyArray, "b j"]
+) -> Float[Array, ""]:
+    """Mean absolute difference after each frame's mean depth is taken out."""
+    difference = jnp.asarray(depth) - target
+    return mean_l1(difference - jnp.mean(difference, -1, keepdims=True), jnp.zeros_like(difference))

@@ -10,6 +10,7 @@ A batch holds `keypoints2d` (B, J, 2), normalised (see `jaxrecon.data.lifting`),
     joints3d  (B, J, 3) metres, camera frame, root-relative: for `evaluate` alone
     align     (), whether the canonicalisation centres shapes at the root
     procrust  (), whether the Procrustean loss is on; both follow the epoch
+    depth     (B, J) of an orthographic sequence, found by other means
     noise     `Noise`, instead of fresh draws
 """
 
@@ -35,6 +36,7 @@ from jaxrecon.systems.mhr_net.evidence import (
     visibility,
 )
 from jaxrecon.systems.mhr_net.losses import (
+    depth_distance,
     mean_point_distance,
     procrustean_residual,
     safe_norm,
@@ -65,6 +67,8 @@ class MHRNet(System):
             poses would end in flat shapes (its ancestor, ITES, canonicalises this way).
         view_tilt: Deviation in radians of how far second views leave the level (they come from
             all sides); negative: any rotation at all.
+        w_depth: Weight of the distance in depth, centred, of S* and of S^B from `depth` of the batch,
+            where it has one (not published).
         pairs, margin: Of the Procrustean loss.
         procrust_from, align_until: Epochs (from 1) of the two stages.
         optimizer: "sgd" (published) or "adam".
@@ -93,6 +97,7 @@ class MHRNet(System):
     w_procrust: float = 1.0
     w_view: float = 0.0
     view_tilt: float = 0.15
+    w_depth: float = 5.0
     pairs: int = 64
     margin: float = 0.075
     procrust_from: int = 10
@@ -334,6 +339,12 @@ class MHRNet(System):
         }
         if self.w_view > 0:
             terms["loss_view"] = done.view
+        if "depth" in batch:
+            found = (done.lifting.joints3d, turn(done.lifting.basis_shape, done.lifting.rotation))
+            terms["loss_depth"] = sum(
+                0.5 * depth_distance(points[..., 2], batch["depth"]) for points in found
+            )
+            total = total + self.w_depth * terms["loss_depth"]
         if self.axis_name is not None:
             total, terms = lax.pmean((total, terms), self.axis_name)
         return total, Aux(terms, done.batch_stats)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrecon.data.h36m_archives import load_h36m
-from jaxrecon.io import h36m_archives
 from jaxrecon.geometry.procrustes import similarity_align
+from jaxrecon.io import h36m_archives
 from jaxrecon.systems.mhr_net import cameras, hparams, losses, metrics, rotations
 from jaxrecon.systems.mhr_net.skeletons import BONES
 from tests.golden.runner import Case, Check, NotYet, kind
