@@ -14,8 +14,8 @@ Source: arXiv 2207.09086. No 3D is ever trained with.
 | `paper` | the published network and schedule | Human3.6M archives in `data.path` |
 
 Any field is set as `--config.group.field=value`. One's own keypoints: `--config.data.source=file
---config.data.path=keypoints.npz` (layout: `datasets_builders/keypoint_file/README.md`). Keypoints that are
-missing: NaN, or a `visible` array; `--config.data.missing=0.2` hides some at random.
+--config.data.path=keypoints.npz` (layout: `datasets_builders/keypoint_file/README.md`).
+Missing keypoints: NaN, or a `visible` array; `--config.data.missing=0.2` hides some at random.
 `training.init_from` takes a run folder or a published `.bin`, optimiser included.
 """
 

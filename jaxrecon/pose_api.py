@@ -159,14 +159,14 @@ def load_lifter(path: PathLike, overrides: Mapping[str, Any] | None = None) -> P
 
 def fit_lifter(config: Any, workdir: PathLike) -> PoseReconstructor:
     """Trains as a resolved config says, scores, writes the page; continues a run there."""
-    run = pose_runs.train_run(config, workdir)
+    run = pose_runs.train_run(config, Path(workdir))
     result = run.result
     if result is not None and result.stopped == "SIGINT":
         raise KeyboardInterrupt(f"saved at step {result.step}; the same call continues")
     if result is not None and result.stopped == "SIGTERM":
         raise SystemExit(143)
     if result is not None and result.stopped is None:
-        pose_runs.finish(run, workdir)
+        pose_runs.finish(run, Path(workdir))
     return PoseReconstructor(run.config, run.system, run.variables, result.step if result else 0)
 
 

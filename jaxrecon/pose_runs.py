@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrecon.config import config_from_dict, load_config, save_config
-from jaxrecon.data.lifting import PoseSet
+from jaxrecon.data.lifting import PoseSet, hide_keypoints
 from jaxrecon.data.pose_sources import open_pose_sets
 from jaxrecon.errors import UserError
 from jaxrecon.evaluation.lifting import Scores, measure, measure_sequence, rigid_shape
@@ -36,6 +36,7 @@ from jaxrecon.training.state import TrainState, create_state, state_shapes
 
 SYSTEMS = ("mhr_net",)  # the names in `config.system.name` that are run here
 _TORCH = (".bin", ".pt", ".pth")
+_MISSING = (0.0, 0.1, 0.2, 0.3, 0.4)  # shares that a run with missing keypoints is measured at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,23 @@ def scores_of(run: PoseRun, baseline: bool = False) -> Scores:
     sequence = run.config.data.source == "sequence"
     if sequence and run.test_set.joints3d is not None:
         return measure_sequence(run.system, run.variables, run.test_set, baseline)
-    return measure(run.system, run.variables, run.test_set, size, baseline)
+    scores = measure(run.system, run.variables, run.test_set, size, baseline)
+    if baseline and run.config.data.missing:
+        return dataclasses.replace(scores, groups={**scores.groups, **_with_missing(run)})
+    return scores
+
+
+def _with_missing(run: PoseRun) -> dict[str, dict[str, float]]:
+    """Scores on the test set with less and more of its keypoints hidden than in training."""
+    whole = {"data.missing": 0.0, "data.poses": 2}  # the training set is not needed here
+    _, complete = open_pose_sets(load_config(run.config, whole))
+    found = {}
+    for share in _MISSING:
+        hidden = hide_keypoints(complete, share, run.config.training.seed + 2)
+        size = run.config.evaluation.batch_size
+        scores = measure(run.system, run.variables, hidden, size, False)
+        found[f"MHR-Net, {100 * share:.0f} % missing"] = scores.own
+    return found
 
 
 def finish(run: PoseRun, workdir: str | Path) -> Scores:

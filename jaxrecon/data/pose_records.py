@@ -123,7 +123,8 @@ def face_poses(folder: PathLike, split: str, data_dir: PathLike | None = None) -
     from jaxrecon.datasets_builders.vw300 import vw300_dataset_builder as builder
 
     config = builder.videos(folder)
-    parts, clips, groups, at = [], [], {}, 0
+    parts, clips, at = [], [], 0
+    groups: dict[str, list[tuple[int, int]]] = {}
     for clip in clips_of(records_of(builder.Builder.name, config, split, data_dir)):
         points = clip["keypoints2d"] - clip["keypoints2d"].mean(1, keepdims=True)
         points = points * np.float32(_ORTHOGRAPHIC_SPREAD * spread_factor(points))

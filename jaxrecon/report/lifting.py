@@ -11,15 +11,25 @@ from jaxrecon.bodies.joints import JOINT_SETS
 from jaxrecon.data.lifting import PoseSet
 from jaxrecon.io.atomic import write_bytes
 from jaxrecon.io.images import write_image
-from jaxrecon.rendering.skeletons import VIEWS, draw_points2d, draw_points3d, turntable_of_points
+from jaxrecon.pose_reconstruction import hypothesis_layers
+from jaxrecon.rendering.shading import PALETTE
+from jaxrecon.rendering.skeletons import (
+    VIEWS,
+    draw_points2d,
+    draw_points3d,
+    skeleton_mesh,
+    turntable_of_points,
+)
 from jaxrecon.report.animation import encode_animation
 from jaxrecon.report.page import Metric, RunPage, Sample, write_run_page
 from jaxrecon.report.run import PAGE_FILE, training_charts
+from jaxrecon.report.viewer import Layer, Scene
 from jaxrecon.systems.mhr_net import MHRNet
 from jaxrecon.systems.mhr_net.skeletons import BONES
 
 _GALLERY = 6
 _FRAMES = 24
+_STEPS = 60  # frames of the viewer
 _ABOUT = {
     "mpjpe": ("MPJPE", "mm", "observed 2D at the predicted depth; scale and depth sign calibrated"),
     "pa_mpjpe": ("PA-MPJPE", "mm", "the same after rotation, scale and shift have been aligned"),
@@ -74,6 +84,7 @@ def write_lifting_page(
         metrics=_tiles(evaluation),
         training_charts=training_charts(rows),
         samples=samples,
+        scene=_scene(system, variables, poses, bones),
         turntable=frames,
         command=command,
         protocol=evaluation.get("protocol") or {},
@@ -82,6 +93,27 @@ def write_lifting_page(
     )
     write_run_page(folder / PAGE_FILE, page)
     return folder / PAGE_FILE
+
+
+def _scene(
+    system: MHRNet, variables: Mapping[str, Any], poses: PoseSet, bones: Sequence[tuple[int, int]]
+) -> Scene:
+    """Hypotheses of frames from all over the set, to step through, with the truth beside them."""
+    rows = np.unique(np.linspace(0, len(poses) - 1, min(_STEPS, len(poses))).astype(int))
+    some = poses.take(rows)
+    found = jax.device_get(system.predict(variables, some.arrays()))
+    order = np.argsort(found.errors, axis=1)[..., None, None]
+    shapes = np.take_along_axis(found.hypotheses, order, 1)
+    layers = hypothesis_layers(shapes, bones)
+    if some.joints3d is not None:
+        best = shapes[:, 0] - shapes[:, 0].mean(1, keepdims=True)
+        truth = some.joints3d - some.joints3d.mean(1, keepdims=True)
+        truth = truth * np.sqrt((best**2).sum() / (truth**2).sum())
+        beside = 1.2 * np.ptp(best[..., 0]) + np.zeros(3)
+        beside[1:] = 0
+        truth = truth + shapes[:, :1].mean(2) + beside
+        layers.append(Layer("truth", *skeleton_mesh(truth, bones), PALETTE["truth"]))
+    return Scene(layers, [f"frame {row}" for row in rows], "blue: the best hypothesis, green: truth")
 
 
 def skeleton_of(joints: int) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:

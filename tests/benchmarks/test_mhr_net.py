@@ -1,4 +1,4 @@
-"""MHR-Net's training step at the published size and batch, against PyTorch; epochs on the device."""
+"""MHR-Net's training step as published, batch 128, against PyTorch; epochs on the device."""
 
 import jax
 import jax.numpy as jnp

@@ -25,7 +25,7 @@ from jax import lax
 
 from jaxrecon.errors import UserError
 from jaxrecon.systems.base import Aux, Batch, System, Variables
-from jaxrecon.systems.mhr_net import metrics, rigid
+from jaxrecon.systems.mhr_net import metrics, optimiser, rigid
 from jaxrecon.systems.mhr_net.cameras import PROJECTIONS, see, turn
 from jaxrecon.systems.mhr_net.evidence import (
     Forward,
@@ -67,8 +67,8 @@ class MHRNet(System):
             poses would end in flat shapes (its ancestor, ITES, canonicalises this way).
         view_tilt: Deviation in radians of how far second views leave the level (they come from
             all sides); negative: any rotation at all.
-        w_depth: Weight of the distance in depth, centred, of S* and of S^B from `depth` of the batch,
-            where it has one (not published).
+        w_depth: Weight of the distance in depth, centred, of S* and of S^B from the `depth` of a
+            batch that has one (not published).
         pairs, margin: Of the Procrustean loss.
         procrust_from, align_until: Epochs (from 1) of the two stages.
         optimizer: "sgd" (published) or "adam".
@@ -442,27 +442,8 @@ class MHRNet(System):
         }
 
     def optimizer(self) -> optax.GradientTransformation:
-        """SGD with momentum and coupled weight decay (5), or Adam with decoupled decay."""
-        # A layer without gradient is not decayed either.
-        decay = optax.add_decayed_weights(self.weight_decay, _trained)
-        rate = optax.scale_by_learning_rate(self.rate_at)
-        if self.optimizer_name == "sgd":
-            return optax.chain(decay, optax.trace(self.momentum), rate)
-        return optax.chain(optax.scale_by_adam(), decay, rate)
+        return optimiser.optimizer(self)
 
     def rate_at(self, step: Any) -> Array:
         """The learning rate in force at an optimiser step (from 0)."""
-        if not self.steps_per_epoch:
-            return jnp.asarray(self.rate, jnp.float32)
-        if self.cosine_epochs:
-            share = jnp.clip(step / (self.cosine_epochs * self.steps_per_epoch), 0.0, 1.0)
-            return self.rate * 0.5 * (1 + jnp.cos(jnp.pi * share))
-        halvings = step // (self.steps_per_epoch * self.decay_every)
-        return self.rate * jnp.float32(self.decay) ** halvings
-
-
-def _trained(params: Any) -> Any:
-    return {
-        name: jax.tree.map(lambda _: name != "trans_layer", tree)  # noqa: B023
-        for name, tree in params.items()
-    }
+        return optimiser.rate_at(self, step)
