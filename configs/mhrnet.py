@@ -129,7 +129,8 @@ def _sequence(config: ConfigDict) -> None:
     config.system.projection = "orthographic"
     config.system.published_lift = False
     config.system.joints = 0
-    config.system.view_tilt = -1.0  # any rotation
+    config.system.w_view = 0.0  # the fit's depth does what second views are for
+    config.system.w_depth = 20.0
     config.system.pairs = 16
     config.system.procrust_from = 200
     config.system.align_until = 1000

@@ -92,7 +92,8 @@ class PoseReconstructor:
           overrides: fields of the config: `data={"path": "FOLDER"}`.
         """
         run = pose_runs.prepare(load_config(self.config, overrides))
-        run = dataclasses.replace(run, variables={**run.variables, **self.variables})
+        variables = {**self.variables, "constants": run.variables["constants"]}
+        run = dataclasses.replace(run, system=self.system, variables=variables)
         scores = pose_runs.scores_of(run, baseline=True)
         if workdir is not None:
             text = json.dumps(scores.to_dict(), indent=2) + "\n"

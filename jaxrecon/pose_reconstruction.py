@@ -150,7 +150,8 @@ class PoseReconstruction:
 
     def page(self) -> str:
         """A self-contained HTML page."""
-        rows = np.unique(np.linspace(0, len(self) - 1, min(_GALLERY, len(self))).astype(int))
+        shown = min(_GALLERY, len(self))
+        rows = [round(row) for row in np.linspace(0, len(self) - 1, shown).tolist()]
         samples = [
             Sample(
                 f"Frame {row}",

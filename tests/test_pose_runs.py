@@ -76,8 +76,27 @@ def test_missing_keypoints_and_own_files(tmp_path):
 
 
 @pytest.mark.slow
+def test_missing_keypoints_are_scored_at_several_shares(tmp_path, capsys):
+    options = ("--config=mhrnet:tiny", "--config.data.missing=0.2")
+    assert call(*options, f"--workdir={tmp_path / 'run'}") == 0
+    groups = json.loads((tmp_path / "run" / "evaluation.json").read_text())["groups"]
+    shares = [f"MHR-Net, {share} % missing" for share in (0, 10, 20, 30, 40)]
+    assert list(groups) == shares and "MHR-Net, 40 % missing" in capsys.readouterr().out
+    assert all(np.isfinite(value) for row in groups.values() for value in row.values())
+    # A network that was told about missing joints takes a file with some.
+    points = np.random.default_rng(0).uniform(0, 800, (4, 17, 2))
+    points[1, 3] = np.nan
+    np.savez(tmp_path / "mine.npz", keypoints2d=points)
+    where = (f"--input={tmp_path / 'mine.npz'}", f"--output={tmp_path / 'out'}")
+    assert call("--mode=reconstruct", f"--workdir={tmp_path / 'run'}", *where) == 0
+
+
+@pytest.mark.slow
 def test_a_sequence(tmp_path):
-    cloud = np.random.default_rng(0).normal(size=(3, 6, 32))
+    at = np.linspace(0, 6, 32)
+    spin = np.stack([np.cos(at), np.sin(at), -np.sin(at), np.cos(at)]).reshape(2, 2, -1)
+    cloud = np.random.default_rng(0).normal(size=(3, 6, 1)) + np.zeros((3, 6, 32))
+    cloud[[0, 2]] = np.einsum("abf,bpf->apf", spin, cloud[[0, 2]])
     scipy.io.savemat(tmp_path / "x.mat", {"X": cloud})
     options = ("--config=mhrnet:sequence", "--config.training.epochs=2")
     path = f"--config.data.path={tmp_path / 'x.mat'}"
@@ -85,12 +104,37 @@ def test_a_sequence(tmp_path):
     assert call(*options, path, *small, f"--workdir={tmp_path / 'run'}") == 0
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert 0 < found["after"]["after_rotation"] <= found["after"]["normalised_3d_error"]
+    fit = next(row for name, row in found["baselines"].items() if name.startswith("classical"))
+    assert fit["normalised_3d_error"] < 0.02  # a rigid shape on a turning camera
+
+
+@pytest.mark.slow
+def test_the_table_of_sequences(tmp_path, capsys):
+    from jaxrecon.pose_table import main as table
+
+    at = np.linspace(0, 6, 40)
+    cloud = np.random.default_rng(0).normal(size=(3, 6, 1)) * np.ones(40)
+    cloud[0], cloud[2] = (
+        np.cos(at) * cloud[0] + np.sin(at) * cloud[2],
+        np.cos(at) * cloud[2] - np.sin(at) * cloud[0],
+    )
+    scipy.io.savemat(tmp_path / "turn.mat", {"X": cloud})
+    small = ("--config.training.epochs=1", "--config.system.width=16")
+    assert table([str(tmp_path), f"--workdir={tmp_path / 'runs'}", *small]) == 0
+    printed = capsys.readouterr().out
+    assert "| turn | 40 | 6 |" in printed
+    assert (tmp_path / "runs" / "table.md").read_text().strip() in printed
+    assert table([str(tmp_path / "runs")]) == 2
+    assert "holds no .mat" in capsys.readouterr().err
+    assert table([str(tmp_path), "--steps=3"]) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--config.data.source=lidar",), "open_body, h36m, file, sequence"),
+        (("--config.data.source=lidar",), "open_body, h36m, vw300, surreal, file, sequence"),
+        (("--config.data.source=vw300", "--config.data.path=x"), "projection=orthographic"),
+        (("--config.data.fit=true",), "projection=orthographic"),
         (("--config.data.source=file",), "needs config.data.path"),
         (("--config.system.joints=5",), "the data have 17 joints"),
         (("--config.system.width=30",), "multiple of 4"),

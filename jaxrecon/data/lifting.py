@@ -170,7 +170,12 @@ def from_keypoints(
         focal = focal.reshape(-1, 1, 2)
     points = relative_to_root(points, seen) / focal
     if factor is None:
-        factor = spread_factor(points, seen) if ends is None else length_factor(points, seen, ends)
+        try:
+            factor = (
+                spread_factor(points, seen) if ends is None else length_factor(points, seen, ends)
+            )
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
     target = check_joints3d(joints3d, points.shape[:2], where)
     if target is not None:
         target = target - target[:, :1]
