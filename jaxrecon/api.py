@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from jaxrecon import results, runs, sequence_results
+from jaxrecon import pose_api, pose_runs, results, runs, sequence_results
 from jaxrecon.config import config_from_dict, load_config
 from jaxrecon.data.sequences import Footage, read_footage
 from jaxrecon.errors import UserError
@@ -170,7 +170,7 @@ class Reconstructor:
 
 def fit(
     config: Any = "metahmr", workdir: PathLike | None = None, **overrides: Any
-) -> Reconstructor:
+) -> Reconstructor | pose_api.PoseReconstructor:
     """Trains, evaluates and writes the page of the run; continues a run that is already there.
 
     A time limit (`training.time_limit_minutes`) that is reached ends the call early, without
@@ -186,7 +186,10 @@ def fit(
         is not finite.
     """
     folder = Path(default_workdir(config) if workdir is None else workdir)
-    resolved, system, result = runs.train_run(load_config(config, overrides), folder)
+    asked = load_config(config, overrides)
+    if pose_runs.is_pose_run(asked):
+        return pose_api.fit_lifter(asked, folder)
+    resolved, system, result = runs.train_run(asked, folder)
     reconstructor = Reconstructor(resolved, system, result.variables, result.step)
     if result.stopped == "SIGINT":
         raise KeyboardInterrupt(f"saved at step {result.step}; the same call continues")
@@ -216,8 +219,10 @@ def finish(reconstructor: Reconstructor, workdir: PathLike) -> Evaluation:
     return evaluation
 
 
-def load(path: PathLike, **overrides: Any) -> Reconstructor:
-    """A Reconstructor from a run folder (its newest checkpoint) or from one checkpoint.
+def load(path: PathLike, **overrides: Any) -> Reconstructor | pose_api.PoseReconstructor:
+    """What a run folder (its newest checkpoint) or one checkpoint holds, ready for use.
+
+    A PoseReconstructor where the system lifts 2D keypoints, also from a published `.bin`.
 
     Args:
       path: the folder.
@@ -226,6 +231,13 @@ def load(path: PathLike, **overrides: Any) -> Reconstructor:
     Raises:
       UserError: no checkpoint there, or one that is damaged.
     """
+    if pose_runs.saved_pose_run(path):
+        return pose_api.load_lifter(path, overrides)
+    return load_reconstructor(path, **overrides)
+
+
+def load_reconstructor(path: PathLike, **overrides: Any) -> Reconstructor:
+    """`load`, for systems that look at photographs."""
     variables, record = load_variables(Path(path))
     config = load_config(config_from_dict(record.config), overrides)
     system = create_system(config)
@@ -270,7 +282,7 @@ def convert(
       UserError: unreadable source, weights of another network, a target that cannot be written.
     """
     if Path(source).is_dir():
-        reconstructor = load(source)
+        reconstructor = load_reconstructor(source)
         tree = published_format(reconstructor.config).export_checkpoint(reconstructor.variables)
         write_checkpoint(target, tree)
         return f"{source} written as {target}"

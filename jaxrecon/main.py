@@ -4,6 +4,7 @@
     python -m jaxrecon.main --workdir=DIR --mode=evaluate [--checkpoint=DIR] [--steps=14]
     python -m jaxrecon.main --mode=reconstruct --input=photo.jpg --keypoints=photo.json --output=out
     python -m jaxrecon.main --mode=reconstruct --input=walk.mp4 --keypoints=folder --output=out
+    python -m jaxrecon.main --mode=reconstruct --workdir=DIR --input=keypoints.npz --output=out
     python -m jaxrecon.main --mode=convert --input=published.pt --output=DIR --config=...
 
 `--config.group.field=value` changes any field of the config. A training that is run again with
@@ -36,7 +37,8 @@ def define_flags() -> flags.FlagValues:
     text(
         "input",
         None,
-        "reconstruct: a photograph, video or folder; convert: a .pt (main=a.pt,aux=b.pt) or a run",
+        "reconstruct: a photograph, video, folder, or keypoints to lift; "
+        "convert: a .pt (main=a.pt,aux=b.pt) or a run",
     )
     text("keypoints", None, "reconstruct: 2D keypoints (OpenPose JSON, ...); a folder for frames")
     text("bbox", None, "reconstruct: x,y,width,height in pixels, or a JSON file")
@@ -116,12 +118,14 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, dict[str, str]]:
 
 
 def _train(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api, runs
+    from jaxrecon import api, pose_runs, runs
     from jaxrecon.training.parallel import initialize_hosts
 
     initialize_hosts(options.distributed)
     config = options.config or "metahmr"
     workdir = Path(options.workdir or api.default_workdir(config))
+    if pose_runs.is_pose_run(api.load_config(config)):
+        return pose_runs.command_train(api.load_config(config, overrides), workdir)
     if options.steps is not None:
         overrides = {**overrides, "tto.steps": str(options.steps)}
     resolved, system, result = runs.train_run(api.load_config(config, overrides), workdir)
@@ -132,12 +136,17 @@ def _train(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _evaluate(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api
+    from jaxrecon import api, pose_api, pose_runs
     from jaxrecon.training.parallel import initialize_hosts
 
     initialize_hosts(options.distributed)
     workdir = Path(options.workdir or api.default_workdir(options.config or "metahmr"))
-    reconstructor = api.load(options.checkpoint or workdir, **overrides)
+    if pose_runs.saved_pose_run(options.checkpoint or workdir):
+        lifter = pose_api.load_lifter(options.checkpoint or workdir, overrides)
+        print(lifter.evaluate(workdir).table())
+        print(f"written to {workdir / 'evaluation.json'}", file=sys.stderr)
+        return 0
+    reconstructor = api.load_reconstructor(options.checkpoint or workdir, **overrides)
     evaluation = reconstructor.evaluate(options.steps, workdir=workdir)
     print(evaluation.table())
     print(f"written to {workdir / 'evaluation.json'}", file=sys.stderr)
@@ -145,12 +154,17 @@ def _evaluate(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api, results
+    from jaxrecon import api, pose_api, pose_runs, results
     from jaxrecon.reconstruction import Reconstruction
 
     source, output = _required(options, "input"), Path(_required(options, "output"))
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; name a folder for the results")
+    trained = options.checkpoint or options.workdir
+    if trained is not None and pose_runs.saved_pose_run(trained):
+        focal = options.focal_length
+        print(pose_api.command_reconstruct(trained, source, output, focal, overrides))
+        return 0
     bbox = _box(options.bbox)
     evidence = {
         name: options[name].value for name in ("joint_set", "focal_length", "smooth", "fps")
@@ -158,7 +172,7 @@ def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
     checkpoint = options.checkpoint or _trained_workdir(options.workdir)
     found: Any
     if checkpoint is not None:
-        reconstructor = api.load(checkpoint, **overrides)
+        reconstructor = api.load_reconstructor(checkpoint, **overrides)
         found = reconstructor.reconstruct(
             source, options.keypoints, bbox, options.steps, **evidence
         )
@@ -180,10 +194,13 @@ def _reconstruct(options: Any, overrides: dict[str, str]) -> int:
 
 
 def _convert(options: Any, overrides: dict[str, str]) -> int:
-    from jaxrecon import api
+    from jaxrecon import api, pose_runs
 
     config = api.load_config(options.config or "metahmr:resnet50", overrides)
     source, target = _required(options, "input"), _required(options, "output")
+    if pose_runs.is_pose_run(config) or pose_runs.saved_pose_run(source):
+        print(pose_runs.convert(source, target, config, options.strict))
+        return 0
     print(api.convert(source, target, config, options.strict))
     return 0
 

@@ -57,7 +57,7 @@ def train_run(
         raise UserError(f"the workdir {workdir} is a file; name a folder for the run")
     create_system(config)  # wrong settings are told before any data set is built
     check_files(config, continues=has_checkpoint(folder))
-    _check_same_run(config, folder)
+    check_same_run(config, folder)
     initial = _initial_weights(config, folder)
     placement = Placement()
     placement.host_batch_size(config.training.batch_size)
@@ -196,7 +196,12 @@ def _initial_weights(config: Any, folder: Path) -> dict[str, Any] | None:
     return load_variables(config.training.init_from)[0]
 
 
-def _check_same_run(config: Any, folder: Path) -> None:
+def check_same_run(config: Any, folder: Path) -> None:
+    """Refuses a folder that holds a run with other settings.
+
+    Raises:
+      UserError: it does; the message has the field.
+    """
     if not has_checkpoint(folder) or not (folder / CONFIG_FILE).is_file():
         return
     before = load_config(str(folder / CONFIG_FILE))

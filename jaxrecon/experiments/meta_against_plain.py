@@ -90,7 +90,7 @@ def _measure(
         "evaluation.dataset": "open_body/medium",
         "evaluation.examples": examples,
     }
-    return api.load(folder, **measuring).evaluate(tto_steps).to_dict()
+    return api.load_reconstructor(folder, **measuring).evaluate(tto_steps).to_dict()
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -45,6 +45,26 @@ def orthogonal_procrustes_rotation(
     return _rotation_fast(m)[0] if method == "fast" else _rotation_svd(m)[0]
 
 
+def nearest_orthogonal(
+    m: Float[AnyArray, "*b 3 3"],
+) -> tuple[Float[Array, "*b 3 3"], Float[Array, "*b 3"]]:
+    """The orthogonal matrix U V^T nearest to m = U S V^T, reflections allowed, and S (sorted).
+
+    Not differentiated: the result is a constant. Where `m` has rank below three one of the
+    nearest is returned.
+    """
+    m = jax.lax.stop_gradient(jnp.asarray(m))
+    factors = _factor_fast(m) if m.dtype == jnp.float32 else _factor_svd(m)
+    # A negative last value says that the nearest rotation is not the nearest orthogonal matrix,
+    # which turns that axis round.
+    last = factors.basis[..., :, 2]
+    turned = factors.rotation - 2 * _matmul(
+        _matmul(factors.rotation, last[..., None]), last[..., None, :]
+    )
+    reflected = factors.values[..., 2:, None] < 0
+    return jnp.where(reflected, turned, factors.rotation), jnp.abs(factors.values)
+
+
 class _Factors(NamedTuple):
     """R, and the symmetric R^T M = V diag(values) V^T; the last value may be negative."""
 

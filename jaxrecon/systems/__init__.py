@@ -8,7 +8,10 @@ from jaxrecon.errors import UserError
 from jaxrecon.systems.base import System
 
 # The name in `config.system.name`, the module of the system, and its class.
-_SYSTEMS = {"meta_hmr": ("jaxrecon.systems.meta_hmr", "MetaHMR")}
+_SYSTEMS = {
+    "meta_hmr": ("jaxrecon.systems.meta_hmr", "MetaHMR"),
+    "mhr_net": ("jaxrecon.systems.mhr_net", "MHRNet"),
+}
 
 
 def create_system(config: Any) -> System:

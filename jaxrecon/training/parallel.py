@@ -164,10 +164,10 @@ class Placement:
     def train_step(self, system: System, optimizer: optax.GradientTransformation) -> StepFunction:
         """The compiled step: (state, constants, batch) -> (state, metrics). Donates the state."""
         if not self.mapped:
-            return jax.jit(_step_function(system, optimizer, None), donate_argnums=0)
+            return jax.jit(step_function(system, optimizer, None), donate_argnums=0)
         local = dataclasses.replace(system, axis_name=AXIS)
         return jax.pmap(
-            _step_function(local, optimizer, AXIS),
+            step_function(local, optimizer, AXIS),
             axis_name=AXIS,
             donate_argnums=0,
             devices=self.devices if jax.process_count() == 1 else None,
@@ -183,9 +183,11 @@ class Placement:
         return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(AXIS))
 
 
-def _step_function(
+def step_function(
     system: System, optimizer: optax.GradientTransformation, axis: str | None
 ) -> StepFunction:
+    """(state, constants, batch) -> (state, metrics), not compiled; for loops of their own."""
+
     def step(
         state: TrainState, constants: dict[str, Any], batch: Batch
     ) -> tuple[TrainState, Metrics]:

@@ -104,12 +104,21 @@ def find_kind(system: str, name: str) -> str | None:
 
 def cases(system: str, directory: Path) -> list[Case]:
     """All cases of a folder, those of unknown kind included (their kind is "")."""
-    names = sorted(p.name[: -len(".npz")] for p in directory.glob("*.npz"))
+    names = sorted(
+        {p.name[: -len(".npz")] for p in directory.glob("*.npz")}
+        # A case may also be one JSON file, if a kind of its very name is known.
+        | {p.stem for p in directory.glob("*.json") if _is_json_kind(system, p.stem)}
+    )
     return [
         Case(system, directory, name, find_kind(system, name) or "")
         for name in names
         if not SUPPORT.match(name)
     ]
+
+
+def _is_json_kind(system: str, name: str) -> bool:
+    kind = find_kind(system, name)
+    return kind is not None and "." not in name and name not in ("scales", "overrides")
 
 
 def run(case: Case) -> list[Check]:

@@ -1,0 +1,1 @@
+"""Joints of the synthetic people of SURREAL."""

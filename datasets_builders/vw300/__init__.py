@@ -1,0 +1,1 @@
+"""Facial landmarks of the 300-VW videos."""
