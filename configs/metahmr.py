@@ -20,6 +20,26 @@ no group (`--config.batch_size=8`; the fields of `training` go first).
 (`body.path`) and converted initial weights (`training.init_from`). What is not there yet is listed
 when it starts: what to fetch, where from, and where to put it. With 3DPW in the training as well:
 `--config.mixture=published_3dpw --config.data.datasets=h36m,coco,mpii,mpi_inf_3dhp,3dpw`.
+
+The paper's ablations and the flags of the published scripts, over any preset:
+
+| what | fields |
+| --- | --- |
+| no meta-learning; a fixed auxiliary network | `system.inner_steps=0`; `system.aux_lr=0` |
+| more inner steps; rates | `system.inner_steps=2`; `system.inner_lr`, `system.outer_lr` |
+| first order (published); exact second order | `system.order=first`; `system.order=second` |
+| HMR; HRNet-W48 (its auxiliary network is the classification one) | `system.model=hmr`; \
+`system.backbone=hrnet_w48 system.aux_backbone=hrnet_w48_classification` |
+| square crops | `system.image_size=224,224` |
+| trained on COCO alone | `data.datasets=coco data.mixture=lengths` |
+| without 3D labels | `data.ignore_3d=true` |
+| the auxiliary network learns from labels (paper, not its code) | `system.aux_supervision=true` |
+| test time: EFT, the 2D loss alone | `tto.dual_step=false` |
+| test time: the paper's algorithm | `tto.per_image=true tto.dual_every_step=true \
+tto.optimizer=sgd` |
+| test time: early stop by the change of the loss (published); never | `tto.stop_change=2e-5`; `0` |
+| test time: detected keypoints; noise | `tto.openpose=true`; `evaluation.keypoint_noise=0.03` |
+| measured on | `evaluation.dataset=3dpw`, `h36m-p1`, `h36m-p2`, `mpi-inf-3dhp`, `coco` |
 """
 
 from ml_collections import ConfigDict
@@ -139,6 +159,7 @@ def _default() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.dataset = "open_body"
+    config.evaluation.others = ()  # more data sets to measure while training
     config.evaluation.split = "test"
     config.evaluation.examples = 100  # 0: all
     config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
@@ -225,6 +246,7 @@ def _paper(config: ConfigDict) -> None:
     config.data.mixture = "published"
     config.data.occlusion = ("h36m", "mpi_inf_3dhp")
     config.evaluation.dataset = "3dpw"
+    config.evaluation.others = ("h36m-p2",)
     config.training.epochs = 30
     config.training.batch_size = 30
     config.training.log_every = 1000

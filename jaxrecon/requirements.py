@@ -55,7 +55,10 @@ def check_files(config: Any, continues: bool = False) -> None:
 
 def _data_sets(config: Any) -> Iterator[Missing]:
     wanted = [(name, config.data.split) for name in config.data.datasets]
-    wanted.append((config.evaluation.dataset, config.evaluation.split))
+    evaluated = [config.evaluation.dataset]
+    if config.training.eval_every > 0:
+        evaluated += config.evaluation.get("others", ())
+    wanted += [(name, config.evaluation.split) for name in evaluated]
     for name, split in dict.fromkeys(wanted):
         name, _, builder_config = name.partition("/")
         extra = {"config": builder_config} if builder_config else {}

@@ -159,24 +159,33 @@ def data_protocol(config: Any, data: DataConfig) -> dict[str, Any]:
 def _evaluation_in_training(
     config: Any, system: System, placement: Placement
 ) -> Callable[[dict[str, Any]], Mapping[str, float]] | None:
-    """variables -> scores, on part of the evaluation data; data and code are made once."""
+    """variables -> scores, on part of the evaluation data; data and code are made once.
+
+    Scores of `evaluation.others` carry the data set's name, as "h36m-p2/mpjpe".
+    """
     if config.training.eval_every <= 0:
         return None
     settings = config.evaluation
     steps = settings.tto_steps_in_training
-    data = evaluation_data(config)
     evaluator = Evaluator(system, steps, placement, baseline=False)
     # Opened now: missing evaluation data should not end a run that has trained for hours.
-    source = evaluation_source(data, settings.examples_in_training)
+    opened = {}
+    for name in ("", *settings.get("others", ())):
+        data = evaluation_data(config, name)
+        opened[name] = data, evaluation_source(data, settings.examples_in_training)
 
     def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-        batches = evaluation_batches(config, data, source)
-        try:
-            found = evaluator(variables, batches)
-        finally:
-            batches.close()
-        adapted = {f"adapted_{name}": value for name, value in found.after.items() if steps}
-        return {**found.before, **adapted}
+        scores: dict[str, float] = {}
+        for dataset, (data, source) in opened.items():
+            batches = evaluation_batches(config, data, source)
+            try:
+                found = evaluator(variables, batches)
+            finally:
+                batches.close()
+            adapted = {f"adapted_{name}": value for name, value in found.after.items() if steps}
+            prefix = f"{dataset}/" if dataset else ""
+            scores |= {prefix + name: value for name, value in {**found.before, **adapted}.items()}
+        return scores
 
     return evaluate
 
