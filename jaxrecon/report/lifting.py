@@ -113,7 +113,9 @@ def _scene(
         beside[1:] = 0
         truth = truth + shapes[:, :1].mean(2) + beside
         layers.append(Layer("truth", *skeleton_mesh(truth, bones), PALETTE["truth"]))
-    return Scene(layers, [f"frame {row}" for row in rows], "blue: the best hypothesis, green: truth")
+    return Scene(
+        layers, [f"frame {row}" for row in rows], "blue: the best hypothesis, green: truth"
+    )
 
 
 def skeleton_of(joints: int) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
