@@ -36,8 +36,8 @@ def test_a_turning_camera():
     assert found.method == "trajectories, gaussian" and found.window == 24
     assert error(found.points, truth) < 0.02
     np.testing.assert_allclose(found.points[..., :2], truth[..., :2], atol=1e-9)
-    products = found.rotations @ found.rotations.transpose(0, 2, 1)
-    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=1e-9)
+    unit = found.rotations @ found.rotations.transpose(0, 2, 1)
+    np.testing.assert_allclose(unit, np.broadcast_to(np.eye(3), unit.shape), atol=1e-9)
 
 
 def test_a_camera_that_hardly_turns_still_beats_a_rigid_shape():
