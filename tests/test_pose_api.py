@@ -95,6 +95,7 @@ def test_reconstruct_from_the_command_line(trained, tmp_path, capsys):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_evaluate_from_python(lifter, tmp_path):
     scores = lifter.evaluate(tmp_path)
     assert scores.frames == 16

@@ -35,6 +35,7 @@ def test_a_run_and_its_page(trained):
     assert len(list((trained / "hypotheses").glob("*.png"))) >= 6
 
 
+@pytest.mark.slow
 def test_evaluated_again_it_is_the_same(trained, capsys):
     before = json.loads((trained / "evaluation.json").read_text())["after"]
     assert call("--mode=evaluate", f"--workdir={trained}") == 0

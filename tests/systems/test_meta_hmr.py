@@ -134,6 +134,7 @@ def test_no_label_gives_no_loss_and_no_nan(tiny):
     assert aux.metrics["loss_keypoints2d"] > 0
 
 
+@pytest.mark.slow
 def test_running_statistics_take_the_batch_once_per_pass(tiny):
     system, variables = tiny
     batch = make_batch(4)
@@ -240,6 +241,7 @@ def test_crop_and_photograph_agree():
     )
 
 
+@pytest.mark.slow
 def test_hmr_without_box(tiny):
     system = MetaHMR(**{**TINY, "model": "hmr"})
     batch = make_batch(2)

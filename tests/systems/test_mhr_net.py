@@ -48,6 +48,7 @@ def loss(system: MHRNet):
     return jax.jit(run)
 
 
+@pytest.mark.slow
 def test_all_visible_is_no_mask(system, variables, loss):
     batch = {"keypoints2d": poses()}
     plain, _ = loss(variables, batch)
