@@ -91,6 +91,7 @@ def _default() -> ConfigDict:
     config.system.gt_weight = 1.0
     config.system.vertex_stride = 8
     config.system.mean_pose = True
+    config.system.lifting_steps = 0  # on bodies alone, before the first batch
     config.system.unknown_gender = "male"  # or "neutral": of the ground truth
     config.system.weights = ConfigDict()
     config.system.weights.keypoints2d = 5.0
@@ -100,6 +101,7 @@ def _default() -> ConfigDict:
     config.system.weights.betas = 0.001
     config.system.weights.camera = 1.0
     config.system.weights.points = 0.2  # of networks that read their maps at points
+    config.system.weights.lifting = 0.0  # of bodies without a photograph, see `lifting.py`
 
     # Test-time optimisation (fields of `AdaptSettings`, and how many steps).
     config.tto = ConfigDict()
@@ -195,8 +197,11 @@ def _pretrain(config: ConfigDict) -> None:
     config.training.init_from = ""
     config.system.inner_steps = 0
     config.system.aux_lr = 0.0
-    config.system.outer_lr = 1e-3
+    config.system.outer_lr = 6e-4
     config.system.warmup_steps = 500
+    config.system.weights.points = 0.3
+    config.system.lifting_steps = 12000
+    config.system.weights.lifting = 1.0
     config.data.datasets = ("open_body/medium",)
     config.evaluation.examples = config.evaluation.examples_in_training = 0
     config.evaluation.batch_size = 50

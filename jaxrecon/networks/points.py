@@ -16,6 +16,39 @@ from jaxrecon.networks.layers import BatchNorm, Conv
 from jaxrecon.typing import AnyArray, Array, Float
 
 _CHANNELS = 64
+SPOT = 0.6  # standard deviation, in cells, of the spot that a map is taught around its point
+
+
+class PointLifter(nn.Module):
+    """Places of joints, and how sure each is, to features of the pose they show.
+
+    It sees no pixel, so bodies that no one ever photographed teach it as well (`systems.meta_hmr.
+    lifting`). Residual layers after Martinez et al. 2017, "A simple yet effective baseline".
+
+    Attributes:
+        features: Channels that come out.
+        blocks: Residual blocks of two layers.
+    """
+
+    features: int
+    blocks: int = 2
+
+    @nn.compact
+    def __call__(
+        self, places: Float[AnyArray, "b p 2"], spread: Float[AnyArray, "b p"]
+    ) -> Float[Array, "b c"]:
+        """Args:
+        places: in units of [-1, 1] of the image.
+        spread: standard deviation of each, in the same units.
+        """
+        known = jnp.concatenate([jnp.asarray(places), 2 * jnp.asarray(spread)[..., None]], -1)
+        x = nn.relu(nn.Dense(self.features, name="first")(known.reshape(len(known), -1)))
+        for i in range(self.blocks):
+            y = nn.relu(nn.LayerNorm(name=f"norm{i}_0")(x))
+            y = nn.Dense(self.features, name=f"dense{i}_0")(y)
+            y = nn.relu(nn.LayerNorm(name=f"norm{i}_1")(y))
+            x = x + nn.Dense(self.features, name=f"dense{i}_1")(y)
+        return x
 
 
 class PointPooling(nn.Module):
@@ -52,16 +85,33 @@ class PointPooling(nn.Module):
         attention = nn.softmax(logits.reshape(count, height * width, self.points), axis=1)
         attention = attention.transpose(0, 2, 1)
         places = attention @ grid(height, width)
+        lifted = PointLifter(self.features, name="lifter")(
+            places, place_spread(attention, places, height, width)
+        )
+        # What is found there, and overall, says what points cannot: what is near and what is far.
         found = attention @ merged.reshape(count, height * width, _CHANNELS)
         overall = jnp.mean(stages[-1], (1, 2))
-        x = jnp.concatenate([2 * places.reshape(count, -1), found.reshape(count, -1), overall], -1)
+        x = jnp.concatenate([found.reshape(count, -1), overall], -1)
         x = nn.relu(
             BatchNorm(**self.norm, name="neck_bn")(nn.Dense(self.features, name="neck1")(x))
         )
-        x = nn.relu(nn.Dense(self.features, name="neck2")(x))
+        x = lifted + nn.Dense(self.features, name="neck2")(x)
         # The places themselves go on too: the camera is read from them directly.
         features = jnp.concatenate([x, places.reshape(count, -1)], axis=-1)
         return {"features": features, "point_logits": logits}
+
+
+def place_spread(
+    attention: Float[AnyArray, "b j p"], places: Float[AnyArray, "b j 2"], height: int, width: int
+) -> Float[Array, "b j"]:
+    """How far a point may be from its place: the deviation of its map beyond that of a spot.
+
+    Maps are taught to be spots (`losses.point_loss`), blurred by what they do not know.
+    """
+    square = jnp.asarray(attention) @ grid(height, width) ** 2 - jnp.asarray(places) ** 2
+    spot = (SPOT * jnp.asarray([2.0 / width, 2.0 / height])) ** 2
+    # Rounded maps can be a little narrower than a spot; the floor keeps the gradient finite.
+    return jnp.sqrt(jnp.maximum(jnp.mean(square - spot, axis=-1), 1e-4))
 
 
 def grid(height: int, width: int) -> Float[Array, "p 2"]:

@@ -15,7 +15,7 @@ them around `None`, shape structs and replicated arrays. The shapes are in their
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -126,6 +126,17 @@ class System(abc.ABC):
     @abc.abstractmethod
     def init(self, rng: Array, batch: Batch) -> dict[str, Any]:
         """Fresh variables (all three collections) for batches shaped like this one."""
+
+    def prepare(
+        self, variables: Variables, rng: Array, report: Callable[[int, int, float], None]
+    ) -> Variables:
+        """What a system learns without data before its first batch; nothing, unless it says so.
+
+        Args:
+          variables: fresh, or those a training starts from.
+          report: called now and then with (steps done, steps, loss).
+        """
+        return variables
 
     @abc.abstractmethod
     def loss(

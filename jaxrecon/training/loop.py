@@ -7,6 +7,7 @@ no file format (`checkpoints` and `logging` write).
 import dataclasses
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -83,13 +84,15 @@ def train(
     if record is not None:
         batches.set_state(record.data)
     feed = DeviceFeed(batches, placement)
+    fixed = system.constants()
     if start:
         state = checkpoints.restore(start, state_shapes(system, optimizer, feed.peek()))
     else:
         state = create_state(system, optimizer, feed.peek(), settings.seed)
         state = _start_from(initial, state, optimizer) if initial else state
+        state = _prepared(system, state, fixed, optimizer, stream)
     state = placement.replicate(state)
-    constants = placement.replicate(system.constants())
+    constants = placement.replicate(fixed)
     step_function = placement.train_step(system, optimizer)
 
     # ---- what the run writes
@@ -239,6 +242,24 @@ def _start_from(initial: Variables, state: TrainState, optimizer: Any) -> TrainS
     given = {name: initial[name] for name in names}
     check_shapes("the checkpoint of config.training.init_from", fresh, given)
     return dataclasses.replace(state, **given, opt_state=optimizer.init(given["params"]))
+
+
+def _prepared(
+    system: System, state: TrainState, constants: Any, optimizer: Any, stream: Any
+) -> TrainState:
+    """The state after what the system learns before its first batch."""
+    began = time.monotonic()
+
+    def report(done: int, steps: int, loss: float) -> None:
+        left = (time.monotonic() - began) * (steps - done) / done
+        line = f"before the first batch: step {done}/{steps}  loss {loss:.4g}  left {left:.0f} s"
+        if main_process():
+            print(line, file=stream or sys.stderr)
+
+    params = system.prepare(variables_of(state, constants), state.rng, report)["params"]
+    if params is state.params:
+        return state
+    return dataclasses.replace(state, params=params, opt_state=optimizer.init(params))
 
 
 def _take(feed: DeviceFeed, step: int) -> tuple[dict[str, Any], Any]:

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrecon.networks.points import grid
+from jaxrecon.networks.points import SPOT, grid
 from jaxrecon.typing import AnyArray, Array, Bool, Float
 
 _HIPS = (2, 3)  # right and left hip among gt24: their middle is the root of 3D losses
@@ -28,6 +28,7 @@ class LossWeights:
     betas: float = 0.001
     camera: float = 1.0
     points: float = 0.0  # not published: only networks that read their maps at points have it
+    lifting: float = 0.0  # not published: of bodies without a photograph, see `lifting`
 
 
 def masked_mean(
@@ -124,10 +125,12 @@ def point_loss(
     gt: Float[AnyArray, "b 24 3"],
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
-    """Cross-entropy of maps over places with a spot of one cell around each annotated joint.
+    """Cross-entropy of maps over places with a spot around each annotated joint, and how many
+    cells the mean place of the map is off (Sun et al. 2018, "Integral human pose regression").
 
     Teaches a small network where joints are before it can know the pose, in the way that the
-    published backbones were taught before (heat maps of COCO's joints).
+    published backbones were taught before (heat maps of COCO's joints). The spot alone says little
+    of what lies within a cell; the mean place alone does not say which way to look.
 
     Args:
         logits: one map for each of the 24 annotated joints.
@@ -135,13 +138,15 @@ def point_loss(
     """
     count, height, width, joints = logits.shape
     label = jnp.asarray(gt)
-    offset = grid(height, width)[None, :, None] - label[:, None, :, :2]
-    cells = offset * jnp.asarray([width / 2.0, height / 2.0])
-    target = nn.softmax(-0.5 * jnp.sum(cells**2, axis=-1), axis=1)
+    cell = jnp.asarray([2.0 / width, 2.0 / height])
+    cells = (grid(height, width)[None, :, None] - label[:, None, :, :2]) / cell
+    target = nn.softmax(-0.5 * jnp.sum(cells**2, axis=-1) / SPOT**2, axis=1)
     scores = nn.log_softmax(jnp.asarray(logits).reshape(count, height * width, joints), axis=1)
+    place = jnp.einsum("bpj,pc->bjc", jnp.exp(scores), grid(height, width))
+    off = jnp.sum(jnp.abs(place - label[..., :2]) / cell, axis=-1)
     inside = jnp.all(jnp.abs(label[..., :2]) < 1.0, axis=-1)
     weight = jnp.where(inside, label[..., 2], 0.0)
-    total = jnp.sum(-weight * jnp.sum(target * scores, axis=1))
+    total = jnp.sum(weight * (off - jnp.sum(target * scores, axis=1)))
     number = jnp.sum(weight)
     if axis_name is not None:
         total, number = lax.psum(total, axis_name), lax.psum(number, axis_name)

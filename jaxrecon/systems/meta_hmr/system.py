@@ -8,6 +8,7 @@ spec meta_hmr.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -47,6 +48,7 @@ from jaxrecon.optimization.meta import Order, sgd_step
 from jaxrecon.systems.base import Adaptation, Aux, Batch, Prediction, System, Variables
 from jaxrecon.systems.meta_hmr import losses
 from jaxrecon.systems.meta_hmr.adaptation import AdaptSettings, adapt
+from jaxrecon.systems.meta_hmr.lifting import learn_from_bodies, lifting_terms, pose_bank
 from jaxrecon.systems.meta_hmr.losses import LossWeights
 from jaxrecon.typing import AnyArray, Array
 
@@ -88,6 +90,7 @@ class MetaHMR(System):
         mean_pose: Start the regressor from the mean pose of the embedded pose sampler.
         unknown_gender: Body of the ground truth where a label names none: "male" (published,
             quirk 13) or "neutral".
+        lifting_steps: Steps on bodies without a photograph before the first batch; see `lifting`.
     """
 
     model: str = "cliff"
@@ -119,6 +122,7 @@ class MetaHMR(System):
     body: str | None = None
     mean_pose: bool = True
     unknown_gender: str = "male"
+    lifting_steps: int = 0
 
     def __post_init__(self) -> None:
         for name, value, valid in (
@@ -170,7 +174,15 @@ class MetaHMR(System):
         if self.vertex_stride > 1:
             every = np.arange(0, neutral.v_template.shape[0], self.vertex_stride)
             loss = body_subset(neutral, np.union1d(every, regressor_support(neutral)))
-        return {"loss": loss, "joints": joints49_model(neutral), **bodies}
+        constants: dict[str, Any] = {"loss": loss, "joints": joints49_model(neutral), **bodies}
+        if self.lifts:
+            constants["poses"] = jnp.asarray(pose_bank())
+        return constants
+
+    @property
+    def lifts(self) -> bool:
+        """Whether bodies without a photograph teach the main network as well."""
+        return self.weights.lifting > 0 and getattr(BACKBONES[self.backbone], "points", 0) > 0
 
     def init(self, rng: Array, batch: Batch) -> dict[str, Any]:
         image = jnp.zeros((1, *self.image_size, 3), jnp.float32)
@@ -185,6 +197,21 @@ class MetaHMR(System):
                 pose = jnp.asarray(mean_pose6d(), jnp.float32)[None]
                 stats[name]["head"] = {**stats[name]["head"], "init_pose": pose}
         return {"params": params, "batch_stats": stats, "constants": self.constants()}
+
+    def prepare(
+        self, variables: Variables, rng: Array, report: Callable[[int, int, float], None]
+    ) -> Variables:
+        """Learns from bodies without a photograph, if `lifting_steps` says so."""
+        if not (self.lifts and self.lifting_steps):
+            return variables
+        params = learn_from_bodies(
+            self,
+            variables,
+            rng,
+            self.lifting_steps,
+            lambda done, loss: report(done, self.lifting_steps, loss),
+        )
+        return {**variables, "params": params}
 
     def optimizer(self) -> optax.GradientTransformation:
         def adam(rate: float, **options: float) -> optax.GradientTransformation:
@@ -311,7 +338,11 @@ class MetaHMR(System):
     def weighted(self, terms: dict[str, Array]) -> Array:
         """The sum of the terms with the weights of the settings."""
         w = dataclasses.asdict(self.weights)
-        return jnp.sum(jnp.stack([w[name] * value for name, value in terms.items()]))
+        return jnp.sum(jnp.stack([w[name] * value for name, value in self.used(terms).items()]))
+
+    def used(self, terms: dict[str, Array]) -> dict[str, Array]:
+        """Those with a weight: 0 times a term that overflowed would be NaN."""
+        return {name: value for name, value in terms.items() if getattr(self.weights, name)}
 
     # ------------------------------------------------------------------ objectives
 
@@ -385,7 +416,7 @@ class MetaHMR(System):
         drop = train and self.dropout > 0
         if self.axis_name is not None:
             rng = jax.random.fold_in(rng, lax.axis_index(self.axis_name))
-        keys = jax.random.split(rng, 2 * inner_steps + 2)
+        keys = jax.random.split(rng, 2 * inner_steps + 4)
 
         def key(i: int) -> Array | None:
             return keys[i] if drop else None
@@ -430,13 +461,17 @@ class MetaHMR(System):
         adapted = self.embody(body, self.regress("main", head, buffers, features, batch, key(-1)))
         terms = {**self.true_terms(adapted, truth, batch), **self.point_terms(seen, batch)}
         total = self.weighted(terms)
-        measured |= {f"loss_{name}": term for name, term in terms.items()}
+        measured |= {f"loss_{name}": term for name, term in self.used(terms).items()}
         if train and self.aux_supervision:
             aux_terms = self.true_terms(pseudo_body(key(-2)), truth, batch)
             aux_terms |= self.point_terms(aux_seen, batch)
             aux_total = self.weighted(aux_terms)
             measured["loss_aux"] = aux_total
             total = total + aux_total
+        if train and self.lifts:
+            lifting = self.weighted(lifting_terms(self, variables, keys[-3], key(-4)))
+            measured["loss_lifting"] = lifting
+            total = total + self.weights.lifting * lifting
         measured["loss"] = OUTER_FACTOR * self.weighted(terms)
         state = {
             "main": {**main_stats, "head": buffers},
