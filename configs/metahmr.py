@@ -34,6 +34,8 @@ The paper's ablations and the flags of the published scripts, over any preset:
 | trained on COCO alone | `data.datasets=coco data.mixture=lengths` |
 | without 3D labels | `data.ignore_3d=true` |
 | the auxiliary network learns from labels (paper, not its code) | `system.aux_supervision=true` |
+| also blurred, compressed, rained on, recoloured photographs (`--ALB`) | \
+`data.photometric=true` |
 | test time: EFT, the 2D loss alone | `tto.dual_step=false` |
 | test time: the paper's algorithm | `tto.per_image=true tto.dual_every_step=true \
 tto.optimizer=sgd` |
@@ -137,6 +139,7 @@ def _default() -> ConfigDict:
     config.data.rotation = 15.0  # degrees, one standard deviation; published: 30
     config.data.scale = 0.25
     config.data.upright_probability = 0.6
+    config.data.photometric = False  # also blur, compress, colour, ...; published as `--ALB`
     config.data.occlusion = ()  # data sets with occluders pasted over, or ("all",)
     config.data.occluders = ""  # file of RGBA cut-outs; empty: procedural ones
     config.data.workers = 0  # processes; 0: threads of this one

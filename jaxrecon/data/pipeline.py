@@ -52,6 +52,7 @@ class DataConfig:
     rotation: float = 30.0
     scale: float = 0.25
     upright_probability: float = 0.6
+    photometric: bool = False  # also blur, compress, colour, ...
     occlusion: tuple[str, ...] = ()  # data sets to paste occluders over, or ("all",)
     occluders: str = ""  # file of RGBA cut-outs; "" makes procedural ones
 
@@ -77,7 +78,12 @@ class DataConfig:
 
     def augmentation(self) -> AugmentationConfig:
         return AugmentationConfig(
-            self.flip_probability, self.noise, self.rotation, self.scale, self.upright_probability
+            self.flip_probability,
+            self.noise,
+            self.rotation,
+            self.scale,
+            self.upright_probability,
+            self.photometric,
         )
 
 
