@@ -41,6 +41,9 @@ The paper's ablations and the flags of the published scripts, over any preset:
 tto.optimizer=sgd` |
 | test time: early stop by the change of the loss (published); never | `tto.stop_change=2e-5`; `0` |
 | test time: detected keypoints; noise | `tto.openpose=true`; `evaluation.keypoint_noise=0.03` |
+| saved predictions (`--result_file`) | `evaluation.predictions=predictions.npz` |
+| overlays (`--viz`); meshes (`--save_obj`) of the measured examples | \
+`evaluation.overlay_every=20`; `evaluation.mesh_every=20` |
 | measured on | `evaluation.dataset=3dpw`, `h36m-p1`, `h36m-p2`, `mpi-inf-3dhp`, `coco` |
 """
 
@@ -167,6 +170,9 @@ def _default() -> ConfigDict:
     config.evaluation.examples = 100  # 0: all
     config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
     config.evaluation.keypoint_noise = 0.0  # on the evidence, as a share of the crop's height
+    config.evaluation.predictions = ""  # an .npz in the run folder, one row for each example
+    config.evaluation.overlay_every = 0  # every so many examples one is drawn; 0: none
+    config.evaluation.mesh_every = 0  # the same for meshes (.obj), with those of the labels
     config.evaluation.examples_in_training = 100
     config.evaluation.tto_steps_in_training = 0
     return config

@@ -8,6 +8,7 @@ from typing import Any
 from jaxrecon.config import CONFIG_FILE, config_from_dict, field_names, load_config, save_config
 from jaxrecon.data.pipeline import DataConfig, eval_batches, open_sources, train_batches
 from jaxrecon.errors import UserError
+from jaxrecon.evaluation.outputs import OutputSettings
 from jaxrecon.evaluation.protocol import Evaluator
 from jaxrecon.requirements import check_files
 from jaxrecon.systems import create_system
@@ -55,7 +56,9 @@ def train_run(
     folder = Path(workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the workdir {workdir} is a file; name a folder for the run")
-    create_system(config)  # wrong settings are told before any data set is built
+    # Wrong settings are told before any data set is built.
+    create_system(config)
+    OutputSettings.from_config(config)
     check_files(config, continues=has_checkpoint(folder))
     check_same_run(config, folder)
     initial = _initial_weights(config, folder)

@@ -120,6 +120,23 @@ def test_evaluate_by_python_and_by_command(run, tmp_path: Path, capsys) -> None:
         reconstructor.evaluate(-1)
 
 
+def test_evaluate_leaves_predictions_and_pictures(run, tmp_path: Path, capsys) -> None:
+    folder, _ = run
+    arguments = [f"--checkpoint={folder}", f"--workdir={tmp_path}", "--steps=1"]
+    asked = ("predictions=found.npz", "overlay_every=3", "mesh_every=5")
+    changes = [f"--config.evaluation.{one}" for one in asked]
+    assert main(["jaxrecon", "--mode=evaluate", *arguments, *changes]) == 0
+    assert f"evaluation.json, {tmp_path}/found.npz, " in capsys.readouterr().err
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    with np.load(tmp_path / "found.npz") as found:
+        assert len(found["imgname"]) == 6 and found["pose"].any()
+        # `tto.keep` is "probable" by default, and these are the states of its row.
+        for name in ("mpjpe", "pa_mpjpe", "pve"):
+            assert found[name].mean() == pytest.approx(evaluation["kept"][name], rel=1e-5)
+    assert len(list((tmp_path / "overlays").iterdir())) == 4
+    assert len(list((tmp_path / "meshes").glob("*.obj"))) == 4
+
+
 def test_reconstruct_a_photograph(run, photo: str, capsys) -> None:
     folder, reconstructor = run
     found = reconstructor.reconstruct(photo, "photo.json")
