@@ -36,6 +36,11 @@ The paper's ablations and the flags of the published scripts, over any preset:
 | the auxiliary network learns from labels (paper, not its code) | `system.aux_supervision=true` |
 | also blurred, compressed, rained on, recoloured photographs (`--ALB`) | \
 `data.photometric=true` |
+| fine-tune with the optimiser of a run (`--pretrained_checkpoint`) | \
+`training.init_from=runs/a training.init_optimizer=true` |
+| evaluated, saved every so many epochs (`--test_epochs`, `--save_epochs`) | \
+`training.eval_epochs=5`; `training.checkpoint_epochs=5` |
+| the data in their own order (`--no_shuffle_train`) | `data.shuffle=false` |
 | test time: EFT, the 2D loss alone | `tto.dual_step=false` |
 | test time: the paper's algorithm | `tto.per_image=true tto.dual_every_step=true \
 tto.optimizer=sgd` |
@@ -136,6 +141,7 @@ def _default() -> ConfigDict:
     config.data.data_dir = ""  # empty: $JAXRECON_DATA or ~/.cache/jaxrecon/datasets
     config.data.box = "keypoints"  # or "file": the box of the record (a detector's)
     config.data.ignore_3d = False  # train without SMPL and 3D labels
+    config.data.shuffle = True
     config.data.augment = True
     config.data.flip_probability = 0.5
     config.data.noise = 0.3  # channel gains; published: 0.4
@@ -157,11 +163,14 @@ def _default() -> ConfigDict:
     config.training.log_every = 10
     config.training.eval_every = 0
     config.training.checkpoint_every = 50
+    config.training.eval_epochs = 0  # above 0: replaces `eval_every`
+    config.training.checkpoint_epochs = 0  # above 0: replaces `checkpoint_every`
     config.training.keep_checkpoints = 2
     config.training.best_metric = "pa_mpjpe"
     config.training.time_limit_minutes = 0.0  # 0: none
     config.training.tensorboard = False
     config.training.init_from = "metahmr-small"  # a shipped model, run folder or checkpoint
+    config.training.init_optimizer = False  # its optimiser too, if a training wrote it
 
     config.evaluation = ConfigDict()
     config.evaluation.dataset = "open_body"
@@ -259,7 +268,7 @@ def _paper(config: ConfigDict) -> None:
     config.training.epochs = 30
     config.training.batch_size = 30
     config.training.log_every = 1000
-    config.training.eval_every = 50000
+    config.training.eval_epochs = 5
     config.training.checkpoint_every = 10000
     config.evaluation.examples = 0
     config.evaluation.examples_in_training = 0

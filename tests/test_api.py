@@ -25,7 +25,12 @@ SMALL = {
     "aux_iterations": 1,
     "steps": 3,
     "tto": {"steps": 1},
-    "evaluation": {"examples": 6},
+    "evaluation": {
+        "examples": 6,
+        "predictions": "found.npz",
+        "overlay_every": 3,
+        "mesh_every": 5,
+    },
 }
 PERSON = np.array([[60 + 3 * i, 20 + 7 * (i % 12), 0.9] for i in range(25)], np.float32)
 
@@ -115,26 +120,25 @@ def test_evaluate_by_python_and_by_command(run, tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     arguments = [f"--checkpoint={folder}", f"--workdir={tmp_path}", "--steps=0"]
     assert main(["jaxrecon", "--mode=evaluate", *arguments, "--config.examples=5"]) == 0
-    assert f"{evaluation.before['pa_mpjpe']:.2f}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{evaluation.before['pa_mpjpe']:.2f}" in printed.out
+    assert f"evaluation.json, {tmp_path}/found.npz, " in printed.err
+    with np.load(tmp_path / "found.npz") as found:
+        assert len(found["imgname"]) == 5 and not found["step"].any()
     with pytest.raises(UserError, match="must be 0 or more"):
         reconstructor.evaluate(-1)
 
 
-def test_evaluate_leaves_predictions_and_pictures(run, tmp_path: Path, capsys) -> None:
+def test_fit_leaves_predictions_and_pictures(run) -> None:
     folder, _ = run
-    arguments = [f"--checkpoint={folder}", f"--workdir={tmp_path}", "--steps=1"]
-    asked = ("predictions=found.npz", "overlay_every=3", "mesh_every=5")
-    changes = [f"--config.evaluation.{one}" for one in asked]
-    assert main(["jaxrecon", "--mode=evaluate", *arguments, *changes]) == 0
-    assert f"evaluation.json, {tmp_path}/found.npz, " in capsys.readouterr().err
-    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
-    with np.load(tmp_path / "found.npz") as found:
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    with np.load(folder / "found.npz") as found:
         assert len(found["imgname"]) == 6 and found["pose"].any()
         # `tto.keep` is "probable" by default, and these are the states of its row.
         for name in ("mpjpe", "pa_mpjpe", "pve"):
             assert found[name].mean() == pytest.approx(evaluation["kept"][name], rel=1e-5)
-    assert len(list((tmp_path / "overlays").iterdir())) == 4
-    assert len(list((tmp_path / "meshes").glob("*.obj"))) == 4
+    assert len(list((folder / "overlays").glob("00000?_*_ours.jpg"))) == 2
+    assert len(list((folder / "meshes").glob("*.obj"))) == 4
 
 
 def test_reconstruct_a_photograph(run, photo: str, capsys) -> None:

@@ -55,6 +55,7 @@ def train(
     placement: Placement | None = None,
     stream: Any = None,
     initial: Variables | None = None,
+    initial_optimizer: Callable[[Any], Any] | None = None,
 ) -> TrainResult:
     """Trains, and continues by itself where the run folder has a checkpoint.
 
@@ -67,6 +68,7 @@ def train(
       placement: devices; all local ones by default.
       stream: the text stream that progress goes to; standard error by default.
       initial: params and batch_stats to start from, where the run has no checkpoint yet.
+      initial_optimizer: fresh state of the optimiser -> the one to start from with these.
 
     Raises:
       UserError: a loss that is not finite (with its step), damaged checkpoints, data that end.
@@ -87,7 +89,7 @@ def train(
         state = checkpoints.restore(start, state_shapes(system, optimizer, feed.peek()))
     else:
         state = create_state(system, optimizer, feed.peek(), settings.seed)
-        state = _start_from(initial, state, optimizer) if initial else state
+        state = _start_from(initial, state, optimizer, initial_optimizer) if initial else state
     state = placement.replicate(state)
     constants = placement.replicate(system.constants())
     step_function = placement.train_step(system, optimizer)
@@ -233,12 +235,20 @@ class StopSignals:
         self._old = {}
 
 
-def _start_from(initial: Variables, state: TrainState, optimizer: Any) -> TrainState:
+def _start_from(
+    initial: Variables,
+    state: TrainState,
+    optimizer: Any,
+    initial_optimizer: Callable[[Any], Any] | None,
+) -> TrainState:
     names = ("params", "batch_stats")
     fresh = {name: getattr(state, name) for name in names}
     given = {name: initial[name] for name in names}
     check_shapes("the checkpoint of config.training.init_from", fresh, given)
-    return dataclasses.replace(state, **given, opt_state=optimizer.init(given["params"]))
+    opt_state = optimizer.init(given["params"])
+    if initial_optimizer is not None:
+        opt_state = initial_optimizer(opt_state)
+    return dataclasses.replace(state, **given, opt_state=opt_state)
 
 
 def _take(feed: DeviceFeed, step: int) -> tuple[dict[str, Any], Any]:
