@@ -16,8 +16,8 @@ from jaxrecon.config import (
 )
 from jaxrecon.data.pipeline import DataConfig, eval_batches, open_sources, train_batches
 from jaxrecon.errors import UserError
-from jaxrecon.evaluation.outputs import OutputSettings
-from jaxrecon.evaluation.protocol import Evaluator
+from jaxrecon.evaluation.outputs import OutputSettings, overlays
+from jaxrecon.evaluation.protocol import Evaluator, Result
 from jaxrecon.requirements import check_files
 from jaxrecon.systems import create_system
 from jaxrecon.systems.base import System
@@ -172,10 +172,11 @@ def data_protocol(config: Any, data: DataConfig) -> dict[str, Any]:
 
 def _evaluation_in_training(
     config: Any, system: System, placement: Placement
-) -> Callable[[dict[str, Any]], Mapping[str, float]] | None:
+) -> Callable[[dict[str, Any]], Mapping[str, Any]] | None:
     """variables -> scores, on part of the evaluation data; data and code are made once.
 
-    Scores of `evaluation.others` carry the data set's name, as "h36m-p2/mpjpe".
+    Scores of `evaluation.others` carry the data set's name, as "h36m-p2/mpjpe". For TensorBoard
+    there are pictures of the first examples among them.
     """
     if config.training.eval_every <= 0:
         return None
@@ -188,18 +189,26 @@ def _evaluation_in_training(
         data = evaluation_data(config, name)
         opened[name] = data, evaluation_source(data, settings.examples_in_training)
 
-    def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-        scores: dict[str, float] = {}
+    def evaluate(variables: dict[str, Any]) -> dict[str, Any]:
+        scores: dict[str, Any] = {}
+        pictures: dict[str, Any] = {}
+
+        def show(batch: Any, result: Result) -> None:
+            if not pictures:
+                data, source = opened[""]
+                pictures.update(overlays(config, source, data.box, batch, result))
+
         for dataset, (data, source) in opened.items():
             batches = evaluation_batches(config, data, source)
             try:
-                found = evaluator(variables, batches)
+                shows = config.training.tensorboard and main_process() and not dataset
+                found = evaluator(variables, batches, each=show if shows else None)
             finally:
                 batches.close()
             adapted = {f"adapted_{name}": value for name, value in found.after.items() if steps}
             prefix = f"{dataset}/" if dataset else ""
             scores |= {prefix + name: value for name, value in {**found.before, **adapted}.items()}
-        return scores
+        return scores | pictures
 
     return evaluate
 

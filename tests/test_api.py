@@ -3,6 +3,7 @@
 The data set is replaced by a few made-up records, so that nothing is rendered.
 """
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jaxrecon.io.images import write_image
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.main import main
 from tests.data.people import make_records, photograph
+from tests.training.test_logging import read_events
 
 SMALL = {
     "image_size": (32, 32),
@@ -31,6 +33,7 @@ SMALL = {
         "overlay_every": 3,
         "mesh_every": 5,
     },
+    "tensorboard": importlib.util.find_spec("tensorboardX") is not None,
 }
 PERSON = np.array([[60 + 3 * i, 20 + 7 * (i % 12), 0.9] for i in range(25)], np.float32)
 
@@ -79,6 +82,14 @@ def test_fit_leaves_a_whole_run(run) -> None:
     assert (folder / "turntable.webp").is_file() and list((folder / "overlays").iterdir())
     saved = {p.name for p in (folder / "checkpoints" / "3" / "variables").rglob("*")}
     assert not any("v_template" in name for name in saved)  # the body's arrays stay out
+
+
+def test_pictures_while_training(run) -> None:
+    pytest.importorskip("tensorboardX", reason="the event files need tensorboardX")
+    events = read_events(run[0] / "tensorboard")
+    step, value = events["evaluation/overlay_3"]
+    assert step == 2 and (value.image.height, value.image.width) == (120, 140)
+    assert "overlay" not in (run[0] / "evaluation.csv").read_text()
 
 
 def test_the_same_command_has_nothing_to_do(run, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrecon.bodies import h36m_joints, load_body
+from jaxrecon.bodies import BodyModel, h36m_joints, load_body
 from jaxrecon.bodies.joints import evaluation_rows
 from jaxrecon.data.items import Person, canonical_name, person_from_record
 from jaxrecon.errors import UserError
@@ -97,11 +97,10 @@ class Outputs:
     def __init__(
         self, settings: OutputSettings, config: Any, source: Any, box: str, folder: Path
     ) -> None:
-        self._settings = settings
+        self._settings, self._config = settings, config
         self._source, self._box, self._folder = source, box, folder
         self._path = config.body.path or None
         self._body = load_body(self._path)
-        self._openpose = config.tto.openpose
         self._unknown = config.system.get("unknown_gender", "male")
         self._rows: list[dict[str, np.ndarray]] = []
 
@@ -119,7 +118,7 @@ class Outputs:
             if not (drawn or meshed):
                 continue
             person = person_from_record(self._source[number], self._box)
-            found = self._reconstruction(person, result.prediction, place)
+            found = _reconstruction(self._config, self._body, person, result.prediction, place)
             stem = f"{number:06d}_{_stem(person.imgname)}"
             if drawn:
                 overlays = self._folder / OVERLAYS
@@ -179,26 +178,6 @@ class Outputs:
         np.savez_compressed(stream, allow_pickle=False, **words, **rows)
         write_bytes(path, stream.getvalue())
 
-    def _reconstruction(self, person: Person, prediction: Any, place: int) -> Reconstruction:
-        half, joint_set = (slice(25, None), "gt24")
-        if self._openpose:
-            half, joint_set = (slice(25), "openpose25")
-        keypoints = np.asarray(person.keypoints2d[half], np.float32)
-        seen = bool((keypoints[:, 2] > 0).any())
-        body = Instance.of_body(
-            self._body,
-            prediction.betas[place],
-            prediction.rotmats[place],
-            prediction.transl[place],
-            keypoints2d=keypoints if seen else None,
-            keypoint_set=joint_set if seen else None,
-        )
-        height, width = person.image.shape[:2]
-        camera = Camera(
-            float(prediction.focal_length[place]), (width / 2, height / 2), (height, width)
-        )
-        return Reconstruction([body], camera, person.image, body=self._body)
-
     def _label(self, person: Person, found: Reconstruction) -> Reconstruction:
         """The labelled mesh of the labelled gender, its pelvis where that of the prediction is."""
         gender = _GENDERS.get(person.gender, self._unknown)
@@ -210,6 +189,44 @@ class Outputs:
         )
         moved = Instance.of_body(body, person.betas, rotmats, wanted - have, gender=gender)
         return dataclasses.replace(found, instances=[moved], body=body)
+
+
+def overlays(
+    config: Any, source: Any, box: str, batch: Batch, result: Result, count: int = 4
+) -> dict[str, np.ndarray]:
+    """Pictures of the first examples of a batch with their bodies over them, by name."""
+    body = load_body(config.body.path or None)
+    numbers = np.asarray(batch["index"])[np.asarray(batch["valid"])][:count]
+    people = [person_from_record(source[int(number)], box) for number in numbers]
+    return {
+        f"overlay_{place}": _reconstruction(
+            config, body, person, result.prediction, place
+        ).overlay()
+        for place, person in enumerate(people)
+    }
+
+
+def _reconstruction(
+    config: Any, body: BodyModel, person: Person, prediction: Any, place: int
+) -> Reconstruction:
+    """The prediction for one person, with the keypoints that it was adapted to."""
+    half, joint_set = (slice(25, None), "gt24")
+    if config.tto.openpose:
+        half, joint_set = (slice(25), "openpose25")
+    keypoints = np.asarray(person.keypoints2d[half], np.float32)
+    seen = bool((keypoints[:, 2] > 0).any())
+    instance = Instance.of_body(
+        body,
+        prediction.betas[place],
+        prediction.rotmats[place],
+        prediction.transl[place],
+        keypoints2d=keypoints if seen else None,
+        keypoint_set=joint_set if seen else None,
+    )
+    height, width = person.image.shape[:2]
+    focal = float(prediction.focal_length[place])
+    camera = Camera(focal, (width / 2, height / 2), (height, width))
+    return Reconstruction([instance], camera, person.image, config.system.name, body)
 
 
 def _text(value: Any) -> str:

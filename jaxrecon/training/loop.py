@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from jaxrecon.errors import UserError
 from jaxrecon.systems.base import System, Variables
 from jaxrecon.training.checkpoints import Checkpoints, RunRecord, check_shapes
@@ -28,7 +30,7 @@ from jaxrecon.training.parallel import (
 )
 from jaxrecon.training.state import TrainState, create_state, state_shapes, variables_of
 
-Evaluate = Callable[[dict[str, Any]], Mapping[str, float]]
+Evaluate = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,8 @@ def train(
       system: what to train.
       batches: endless host batches with a position (`get_state`, `set_state`).
       workdir: the run folder: metrics, times and checkpoints.
-      evaluate: variables -> scalars, called every `eval_every` steps.
+      evaluate: variables -> scalars, and pictures (h, w, 3) uint8 for TensorBoard, by name;
+        called every `eval_every` steps.
       placement: devices; all local ones by default.
       stream: the text stream that progress goes to; standard error by default.
       initial: params and batch_stats to start from, where the run has no checkpoint yet.
@@ -134,7 +137,10 @@ def train(
                 if evaluate is not None and _due(step, settings.eval_every):
                     progress.pause()
                     watch.flush()
-                    scores = dict(evaluate(placement.unreplicate(variables_of(state, constants))))
+                    found = evaluate(placement.unreplicate(variables_of(state, constants)))
+                    scores = {name: value for name, value in found.items() if not np.ndim(value)}
+                    for name in sorted(set(found) - set(scores)):
+                        writer.picture("evaluation", name, step, found[name])
                     writer.write("evaluation", step, scores)
                     progress.say(f"step {step}  evaluation  " + _scores_line(scores))
                 if last or stopped or scores is not None or _due(step, settings.checkpoint_every):
