@@ -34,8 +34,20 @@ The paper's ablations and the flags of the published scripts, over any preset:
 | trained on COCO alone | `data.datasets=coco data.mixture=lengths` |
 | without 3D labels | `data.ignore_3d=true` |
 | the auxiliary network learns from labels (paper, not its code) | `system.aux_supervision=true` |
+| synthetic occlusion (`--syn_occ`), with the cut-outs of Pascal VOC | \
+`data.occlusion=h36m,mpi_inf_3dhp`; `data.occluders=pascal_occluders.npy` |
+| strengths of the augmentation (`--rot_factor`, ...) | `data.rotation=30`; `data.noise=0.4`; \
+`data.scale=0.25` |
 | also blurred, compressed, rained on, recoloured photographs (`--ALB`) | \
 `data.photometric=true` |
+| weights of the losses | `system.weights.vertices=0.5`, ...; `system.openpose_weight=0`; \
+`system.gt_weight=1` |
+| Adam of the main network (`--beta1`, ...) | `system.beta1`; `system.beta2`; `system.eps_adam` |
+| go on (`--resume`); from a file (`--from_json`) | the same command; \
+`--config=runs/a/config.json`, which every run writes |
+| stop and save after so long (`--time_to_run`) | `training.time_limit_minutes=600` |
+| TensorBoard: scalars, and overlays at each evaluation (`--summary_steps`) | \
+`training.tensorboard=true training.log_every=1000` |
 | fine-tune with the optimiser of a run (`--pretrained_checkpoint`) | \
 `training.init_from=runs/a training.init_optimizer=true` |
 | evaluated, saved every so many epochs (`--test_epochs`, `--save_epochs`) | \
@@ -45,7 +57,11 @@ The paper's ablations and the flags of the published scripts, over any preset:
 | test time: the paper's algorithm | `tto.per_image=true tto.dual_every_step=true \
 tto.optimizer=sgd` |
 | test time: early stop by the change of the loss (published); never | `tto.stop_change=2e-5`; `0` |
+| test time: plain steps (`--no_use_adam`); rates | `tto.optimizer=sgd`; `tto.inner_lr`; \
+`tto.after_lr` |
 | test time: detected keypoints; noise | `tto.openpose=true`; `evaluation.keypoint_noise=0.03` |
+| labels of unknown gender on the neutral body; a detector's boxes | \
+`system.unknown_gender=neutral`; `data.box=file` |
 | saved predictions (`--result_file`) | `evaluation.predictions=predictions.npz` |
 | overlays (`--viz`); meshes (`--save_obj`) of the measured examples | \
 `evaluation.overlay_every=20`; `evaluation.mesh_every=20` |

@@ -1,6 +1,7 @@
 """Configs: presets, overrides by name, and what a wrong one is told."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (config.training.batch_size, config.training.epochs, config.tto.steps) == (30, 30, 14)
     assert config.data.mixture == "published" and len(config.data.datasets) == 4
     assert config.data.occlusion == ("h36m", "mpi_inf_3dhp") and not config.system.aux_supervision
+
+
+def test_the_table_of_settings_tells_the_truth() -> None:
+    """Every `group.field=value` and `group.field` of the docstring is one, and is taken."""
+    from jaxrecon.configs import metahmr
+
+    table = [line for line in metahmr.__doc__.splitlines() if line.startswith("| ")]
+    code = " ".join(re.findall(r"`([^`]+)`", " ".join(table)))
+    settings = [word for word in code.split() if re.match(r"[a-z]+\.[a-z_0-9.]+(=|$)", word)]
+    assert len(settings) > 40
+    for word in settings:
+        name, equals, value = word.partition("=")
+        if equals:
+            load_config("metahmr:paper", {name: value})
+        else:
+            assert name in field_names(load_config("metahmr")), name
 
 
 def test_an_older_config_gets_the_fields_that_came_later() -> None:
