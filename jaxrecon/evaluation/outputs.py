@@ -121,10 +121,9 @@ class Outputs:
             found = _reconstruction(self._config, self._body, person, result.prediction, place)
             stem = f"{number:06d}_{_stem(person.imgname)}"
             if drawn:
-                overlays = self._folder / OVERLAYS
-                evidence = found.draw_evidence(person.image)
-                write_image(overlays / f"{stem}_input.jpg", evidence)
-                write_image(overlays / f"{stem}_ours.jpg", found.overlay())
+                folder, evidence = self._folder / OVERLAYS, found.draw_evidence(person.image)
+                write_image(folder / f"{stem}_input.jpg", evidence)
+                write_image(folder / f"{stem}_ours.jpg", found.overlay())
             if meshed:
                 found.save(self._folder / MESHES / f"{stem}_ours.obj")
                 if person.has_smpl:

@@ -172,8 +172,9 @@ def test_more_devices_change_nothing() -> None:
         "from tests.evaluation.test_protocol import *\n"
         "import json; system = Adapting(); place = Placement()\n"
         "assert len(place.devices) == 2\n"
-        "found = Evaluator(system, 2, place)(fresh(system), batches())\n"
-        "print(json.dumps(found.to_dict()))"
+        "seen = []; each = lambda batch, result: seen.append(result.prediction.tolist())\n"
+        "found = Evaluator(system, 2, place)(fresh(system), batches(), each=each)\n"
+        "print(json.dumps(found.to_dict() | {'seen': seen}))"
     )
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -190,7 +191,11 @@ def test_more_devices_change_nothing() -> None:
     assert output.returncode == 0, output.stderr
     two = json.loads(output.stdout)
     system = Adapting()
-    one = Evaluator(system, 2, Placement())(fresh(system), batches()).to_dict()
+    seen: list[Any] = []
+    one = Evaluator(system, 2, Placement())(
+        fresh(system), batches(), each=lambda batch, result: seen.append(result.prediction)
+    ).to_dict()
+    np.testing.assert_allclose(two["seen"], seen, rtol=1e-5)
     assert two["examples"] == one["examples"] and two["labelled"] == one["labelled"]
     for a, b in zip(one["curve"] + [one["mean_pose"]], two["curve"] + [two["mean_pose"]]):
         np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
