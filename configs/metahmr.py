@@ -34,11 +34,37 @@ The paper's ablations and the flags of the published scripts, over any preset:
 | trained on COCO alone | `data.datasets=coco data.mixture=lengths` |
 | without 3D labels | `data.ignore_3d=true` |
 | the auxiliary network learns from labels (paper, not its code) | `system.aux_supervision=true` |
+| synthetic occlusion (`--syn_occ`), with the cut-outs of Pascal VOC | \
+`data.occlusion=h36m,mpi_inf_3dhp`; `data.occluders=pascal_occluders.npy` |
+| strengths of the augmentation (`--rot_factor`, ...) | `data.rotation=30`; `data.noise=0.4`; \
+`data.scale=0.25` |
+| also blurred, compressed, rained on, recoloured photographs (`--ALB`) | \
+`data.photometric=true` |
+| weights of the losses | `system.weights.vertices=0.5`, ...; `system.openpose_weight=0`; \
+`system.gt_weight=1` |
+| Adam of the main network (`--beta1`, ...) | `system.beta1`; `system.beta2`; `system.eps_adam` |
+| go on (`--resume`); from a file (`--from_json`) | the same command; \
+`--config=runs/a/config.json`, which every run writes |
+| stop and save after so long (`--time_to_run`) | `training.time_limit_minutes=600` |
+| TensorBoard: scalars, and overlays at each evaluation (`--summary_steps`) | \
+`training.tensorboard=true training.log_every=1000` |
+| fine-tune with the optimiser of a run (`--pretrained_checkpoint`) | \
+`training.init_from=runs/a training.init_optimizer=true` |
+| evaluated, saved every so many epochs (`--test_epochs`, `--save_epochs`) | \
+`training.eval_epochs=5`; `training.checkpoint_epochs=5` |
+| the data in their own order (`--no_shuffle_train`) | `data.shuffle=false` |
 | test time: EFT, the 2D loss alone | `tto.dual_step=false` |
 | test time: the paper's algorithm | `tto.per_image=true tto.dual_every_step=true \
 tto.optimizer=sgd` |
 | test time: early stop by the change of the loss (published); never | `tto.stop_change=2e-5`; `0` |
+| test time: plain steps (`--no_use_adam`); rates | `tto.optimizer=sgd`; `tto.inner_lr`; \
+`tto.after_lr` |
 | test time: detected keypoints; noise | `tto.openpose=true`; `evaluation.keypoint_noise=0.03` |
+| labels of unknown gender on the neutral body; a detector's boxes | \
+`system.unknown_gender=neutral`; `data.box=file` |
+| saved predictions (`--result_file`) | `evaluation.predictions=predictions.npz` |
+| overlays (`--viz`); meshes (`--save_obj`) of the measured examples | \
+`evaluation.overlay_every=20`; `evaluation.mesh_every=20` |
 | measured on | `evaluation.dataset=3dpw`, `h36m-p1`, `h36m-p2`, `mpi-inf-3dhp`, `coco` |
 """
 
@@ -133,12 +159,14 @@ def _default() -> ConfigDict:
     config.data.data_dir = ""  # empty: $JAXRECON_DATA or ~/.cache/jaxrecon/datasets
     config.data.box = "keypoints"  # or "file": the box of the record (a detector's)
     config.data.ignore_3d = False  # train without SMPL and 3D labels
+    config.data.shuffle = True
     config.data.augment = True
     config.data.flip_probability = 0.5
     config.data.noise = 0.3  # channel gains; published: 0.4
     config.data.rotation = 15.0  # degrees, one standard deviation; published: 30
     config.data.scale = 0.25
     config.data.upright_probability = 0.6
+    config.data.photometric = False  # also blur, compress, colour, ...; published as `--ALB`
     config.data.occlusion = ()  # data sets with occluders pasted over, or ("all",)
     config.data.occluders = ""  # file of RGBA cut-outs; empty: procedural ones
     config.data.workers = 0  # processes; 0: threads of this one
@@ -153,11 +181,14 @@ def _default() -> ConfigDict:
     config.training.log_every = 10
     config.training.eval_every = 0
     config.training.checkpoint_every = 50
+    config.training.eval_epochs = 0  # above 0: replaces `eval_every`
+    config.training.checkpoint_epochs = 0  # above 0: replaces `checkpoint_every`
     config.training.keep_checkpoints = 2
     config.training.best_metric = "pa_mpjpe"
     config.training.time_limit_minutes = 0.0  # 0: none
     config.training.tensorboard = False
     config.training.init_from = "metahmr-small"  # a shipped model, run folder or checkpoint
+    config.training.init_optimizer = False  # its optimiser too, if a training wrote it
 
     config.evaluation = ConfigDict()
     config.evaluation.dataset = "open_body"
@@ -166,6 +197,9 @@ def _default() -> ConfigDict:
     config.evaluation.examples = 100  # 0: all
     config.evaluation.batch_size = 20  # also the unit of adaptation, unless tto.per_image
     config.evaluation.keypoint_noise = 0.0  # on the evidence, as a share of the crop's height
+    config.evaluation.predictions = ""  # an .npz in the run folder, one row for each example
+    config.evaluation.overlay_every = 0  # every so many examples one is drawn; 0: none
+    config.evaluation.mesh_every = 0  # the same for meshes (.obj), with those of the labels
     config.evaluation.examples_in_training = 100
     config.evaluation.tto_steps_in_training = 0
     return config
@@ -255,7 +289,7 @@ def _paper(config: ConfigDict) -> None:
     config.training.epochs = 30
     config.training.batch_size = 30
     config.training.log_every = 1000
-    config.training.eval_every = 50000
+    config.training.eval_epochs = 5
     config.training.checkpoint_every = 10000
     config.evaluation.examples = 0
     config.evaluation.examples_in_training = 0

@@ -18,10 +18,11 @@ import numpy as np
 import optax
 
 from jaxrecon import pose_api, pose_runs, results, runs, sequence_results
-from jaxrecon.config import config_from_dict, load_config
+from jaxrecon.config import config_from_dict, load_config, with_new_fields
 from jaxrecon.data.sequences import Footage, read_footage
 from jaxrecon.errors import UserError
 from jaxrecon.evaluation.noise import with_noise
+from jaxrecon.evaluation.outputs import outputs_of
 from jaxrecon.evaluation.protocol import Evaluation, Evaluator
 from jaxrecon.io.frames import is_sequence
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
@@ -128,7 +129,8 @@ class Reconstructor:
         Args:
           steps: steps of test-time optimisation; by default the config's `tto.steps`.
           dataset, split, examples: what to measure on; by default the config's `evaluation`.
-          workdir: also write `evaluation.json` there.
+          workdir: also write `evaluation.json` there, and what `config.evaluation` asks for:
+            predictions, overlays, meshes (see `evaluation.outputs`).
           keep_first: also give the predictions of the first batch (`Evaluation.first`).
 
         Raises:
@@ -138,15 +140,23 @@ class Reconstructor:
         source = runs.evaluation_source(
             data, self.config.evaluation.examples if examples is None else examples
         )
-        evaluator = Evaluator(self.system, self._steps(steps, True), Placement())
+        keeps = results.keeps_probable(self.config)
+        evaluator = Evaluator(self.system, self._steps(steps, True), Placement(), keeps=keeps)
+        outputs = None
+        if workdir is not None:
+            outputs = outputs_of(self.config, source, data.box, Path(workdir))
         protocol = runs.data_protocol(self.config, data) | {"training_steps": self.step}
         batches = runs.evaluation_batches(self.config, data, source)
         noise = self.config.evaluation.get("keypoint_noise", 0.0)
         try:
             evidence = with_noise(batches, noise)
-            evaluation = evaluator(self.variables, evidence, protocol, keep_first=keep_first)
+            evaluation = evaluator(
+                self.variables, evidence, protocol, keep_first=keep_first, each=outputs
+            )
         finally:
             batches.close()
+        if outputs is not None:
+            evaluation = dataclasses.replace(evaluation, files=outputs.finish())
         if workdir is not None and main_process():
             evaluation.save(Path(workdir))
         return evaluation
@@ -239,7 +249,7 @@ def load(path: PathLike, **overrides: Any) -> Reconstructor | pose_api.PoseRecon
 def load_reconstructor(path: PathLike, **overrides: Any) -> Reconstructor:
     """`load`, for systems that look at photographs."""
     variables, record = load_variables(Path(path))
-    config = load_config(config_from_dict(record.config), overrides)
+    config = load_config(with_new_fields(config_from_dict(record.config)), overrides)
     system = create_system(config)
     whole = {**variables, "constants": system.constants()}
     return Reconstructor(config, system, whole, record.step)

@@ -92,6 +92,25 @@ def config_from_dict(values: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(_tuples(values))
 
 
+def with_new_fields(config: ConfigDict) -> ConfigDict:
+    """A saved config with the fields that have been added since, at their defaults.
+
+    So that an older run can be used with newer settings. The group `system` stays as it is: what
+    it does not say has the defaults of the system, which are its own business.
+    """
+    filled = _resolve(config)
+    for name in available_configs():
+        default = _resolve(name)
+        if default.system.name != filled.system.name:
+            continue
+        for group, fields in default.items():
+            if group != "system" and group in filled:
+                for field, value in fields.items():
+                    if field not in filled[group]:
+                        filled[group][field] = value
+    return filled
+
+
 def field_names(config: ConfigDict) -> list[str]:
     """The full names of all fields, "group.field", sorted."""
     return sorted(name for name, _ in _fields(config))

@@ -149,7 +149,8 @@ def _evaluate(options: Any, overrides: dict[str, str]) -> int:
     reconstructor = api.load_reconstructor(options.checkpoint or workdir, **overrides)
     evaluation = reconstructor.evaluate(options.steps, workdir=workdir)
     print(evaluation.table())
-    print(f"written to {workdir / 'evaluation.json'}", file=sys.stderr)
+    written = [workdir / "evaluation.json", *evaluation.files]
+    print("written to " + ", ".join(str(path) for path in written), file=sys.stderr)
     return 0
 
 

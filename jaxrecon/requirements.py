@@ -56,7 +56,7 @@ def check_files(config: Any, continues: bool = False) -> None:
 def _data_sets(config: Any) -> Iterator[Missing]:
     wanted = [(name, config.data.split) for name in config.data.datasets]
     evaluated = [config.evaluation.dataset]
-    if config.training.eval_every > 0:
+    if config.training.eval_every > 0 or config.training.get("eval_epochs", 0) > 0:
         evaluated += config.evaluation.get("others", ())
     wanted += [(name, config.evaluation.split) for name in evaluated]
     for name, split in dict.fromkeys(wanted):

@@ -1,18 +1,27 @@
 """From a config to a run: what to read, where to start, when it is the same run."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrecon.config import CONFIG_FILE, config_from_dict, field_names, load_config, save_config
+from jaxrecon.config import (
+    CONFIG_FILE,
+    config_from_dict,
+    field_names,
+    load_config,
+    save_config,
+    with_new_fields,
+)
 from jaxrecon.data.pipeline import DataConfig, eval_batches, open_sources, train_batches
 from jaxrecon.errors import UserError
-from jaxrecon.evaluation.protocol import Evaluator
+from jaxrecon.evaluation.outputs import OutputSettings, overlays
+from jaxrecon.evaluation.protocol import Evaluator, Result
 from jaxrecon.requirements import check_files
 from jaxrecon.systems import create_system
 from jaxrecon.systems.base import System
-from jaxrecon.training.checkpoints import has_checkpoint, load_variables
+from jaxrecon.training.checkpoints import has_checkpoint, load_optimizer, load_variables
 from jaxrecon.training.loop import TrainResult, train
 from jaxrecon.training.parallel import Placement, host_count, host_index, main_process
 
@@ -23,6 +32,8 @@ _MAY_CHANGE = (
     "training.log_every",
     "training.eval_every",
     "training.checkpoint_every",
+    "training.eval_epochs",
+    "training.checkpoint_epochs",
     "training.keep_checkpoints",
     "training.time_limit_minutes",
     "training.tensorboard",
@@ -55,7 +66,9 @@ def train_run(
     folder = Path(workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the workdir {workdir} is a file; name a folder for the run")
-    create_system(config)  # wrong settings are told before any data set is built
+    # Wrong settings are told before any data set is built.
+    create_system(config)
+    OutputSettings.from_config(config)
     check_files(config, continues=has_checkpoint(folder))
     check_same_run(config, folder)
     initial = _initial_weights(config, folder)
@@ -82,6 +95,7 @@ def train_run(
             placement=placement,
             stream=stream,
             initial=initial,
+            initial_optimizer=_initial_optimizer(config),
         )
     finally:
         batches.close()
@@ -158,10 +172,11 @@ def data_protocol(config: Any, data: DataConfig) -> dict[str, Any]:
 
 def _evaluation_in_training(
     config: Any, system: System, placement: Placement
-) -> Callable[[dict[str, Any]], Mapping[str, float]] | None:
+) -> Callable[[dict[str, Any]], Mapping[str, Any]] | None:
     """variables -> scores, on part of the evaluation data; data and code are made once.
 
-    Scores of `evaluation.others` carry the data set's name, as "h36m-p2/mpjpe".
+    Scores of `evaluation.others` carry the data set's name, as "h36m-p2/mpjpe". For TensorBoard
+    there are pictures of the first examples among them.
     """
     if config.training.eval_every <= 0:
         return None
@@ -174,28 +189,42 @@ def _evaluation_in_training(
         data = evaluation_data(config, name)
         opened[name] = data, evaluation_source(data, settings.examples_in_training)
 
-    def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-        scores: dict[str, float] = {}
+    def evaluate(variables: dict[str, Any]) -> dict[str, Any]:
+        scores: dict[str, Any] = {}
+        pictures: dict[str, Any] = {}
+
+        def show(batch: Any, result: Result) -> None:
+            if not pictures:
+                data, source = opened[""]
+                pictures.update(overlays(config, source, data.box, batch, result))
+
         for dataset, (data, source) in opened.items():
             batches = evaluation_batches(config, data, source)
             try:
-                found = evaluator(variables, batches)
+                shows = config.training.tensorboard and main_process() and not dataset
+                found = evaluator(variables, batches, each=show if shows else None)
             finally:
                 batches.close()
             adapted = {f"adapted_{name}": value for name, value in found.after.items() if steps}
             prefix = f"{dataset}/" if dataset else ""
             scores |= {prefix + name: value for name, value in {**found.before, **adapted}.items()}
-        return scores
+        return scores | pictures
 
     return evaluate
 
 
 def _with_epochs(config: Any, batches: Any) -> Any:
-    """`training.epochs` as steps, for the loop and for schedules that span the training."""
-    epochs = config.training.epochs
-    if epochs <= 0:
-        return config
-    return load_config(config, {"training.steps": epochs * batches.batches_per_epoch})
+    """What is given in epochs as steps, for the loop and for schedules that span the training."""
+    changed = {}
+    for epochs, steps in (
+        ("epochs", "steps"),
+        ("eval_epochs", "eval_every"),
+        ("checkpoint_epochs", "checkpoint_every"),
+    ):
+        count = config.training.get(epochs, 0)
+        if count > 0:
+            changed[f"training.{steps}"] = count * batches.batches_per_epoch
+    return load_config(config, changed)
 
 
 def _initial_weights(config: Any, folder: Path) -> dict[str, Any] | None:
@@ -203,6 +232,17 @@ def _initial_weights(config: Any, folder: Path) -> dict[str, Any] | None:
     if not config.training.init_from or has_checkpoint(folder):
         return None
     return load_variables(config.training.init_from)[0]
+
+
+def _initial_optimizer(config: Any) -> Callable[[Any], Any] | None:
+    """Of `training.init_from` as well, where `training.init_optimizer` asks for it."""
+    if not config.training.get("init_optimizer", False):
+        return None
+    if not config.training.init_from:
+        raise UserError(
+            "training.init_optimizer needs a checkpoint to take it from: training.init_from"
+        )
+    return functools.partial(load_optimizer, config.training.init_from)
 
 
 def check_same_run(config: Any, folder: Path) -> None:
@@ -213,8 +253,9 @@ def check_same_run(config: Any, folder: Path) -> None:
     """
     if not has_checkpoint(folder) or not (folder / CONFIG_FILE).is_file():
         return
-    before = load_config(str(folder / CONFIG_FILE))
-    now = config_from_dict(config.to_dict())
+    # A run that is older than a setting has it at its default.
+    before = with_new_fields(load_config(str(folder / CONFIG_FILE)))
+    now = with_new_fields(config_from_dict(config.to_dict()))
     for name in sorted({*field_names(before), *field_names(now)}):
         if name.startswith(_MAY_CHANGE):
             continue

@@ -3,6 +3,7 @@
 The data set is replaced by a few made-up records, so that nothing is rendered.
 """
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jaxrecon.io.images import write_image
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.main import main
 from tests.data.people import make_records, photograph
+from tests.training.test_logging import read_events
 
 SMALL = {
     "image_size": (32, 32),
@@ -25,7 +27,13 @@ SMALL = {
     "aux_iterations": 1,
     "steps": 3,
     "tto": {"steps": 1},
-    "evaluation": {"examples": 6},
+    "evaluation": {
+        "examples": 6,
+        "predictions": "found.npz",
+        "overlay_every": 3,
+        "mesh_every": 5,
+    },
+    "tensorboard": importlib.util.find_spec("tensorboardX") is not None,
 }
 PERSON = np.array([[60 + 3 * i, 20 + 7 * (i % 12), 0.9] for i in range(25)], np.float32)
 
@@ -76,6 +84,14 @@ def test_fit_leaves_a_whole_run(run) -> None:
     assert not any("v_template" in name for name in saved)  # the body's arrays stay out
 
 
+def test_pictures_while_training(run) -> None:
+    pytest.importorskip("tensorboardX", reason="the event files need tensorboardX")
+    events = read_events(run[0] / "tensorboard")
+    step, value = events["evaluation/overlay_3"]
+    assert step == 2 and (value.image.height, value.image.width) == (120, 140)
+    assert "overlay" not in (run[0] / "evaluation.csv").read_text()
+
+
 def test_the_same_command_has_nothing_to_do(run, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = run
     finished = []
@@ -115,9 +131,25 @@ def test_evaluate_by_python_and_by_command(run, tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     arguments = [f"--checkpoint={folder}", f"--workdir={tmp_path}", "--steps=0"]
     assert main(["jaxrecon", "--mode=evaluate", *arguments, "--config.examples=5"]) == 0
-    assert f"{evaluation.before['pa_mpjpe']:.2f}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{evaluation.before['pa_mpjpe']:.2f}" in printed.out
+    assert f"evaluation.json, {tmp_path}/found.npz, " in printed.err
+    with np.load(tmp_path / "found.npz") as found:
+        assert len(found["imgname"]) == 5 and not found["step"].any()
     with pytest.raises(UserError, match="must be 0 or more"):
         reconstructor.evaluate(-1)
+
+
+def test_fit_leaves_predictions_and_pictures(run) -> None:
+    folder, _ = run
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    with np.load(folder / "found.npz") as found:
+        assert len(found["imgname"]) == 6 and found["pose"].any()
+        # `tto.keep` is "probable" by default, and these are the states of its row.
+        for name in ("mpjpe", "pa_mpjpe", "pve"):
+            assert found[name].mean() == pytest.approx(evaluation["kept"][name], rel=1e-5)
+    assert len(list((folder / "overlays").glob("00000?_*_ours.jpg"))) == 2
+    assert len(list((folder / "meshes").glob("*.obj"))) == 4
 
 
 def test_reconstruct_a_photograph(run, photo: str, capsys) -> None:

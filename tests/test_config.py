@@ -1,12 +1,19 @@
 """Configs: presets, overrides by name, and what a wrong one is told."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from jaxrecon.config import available_configs, field_names, load_config, save_config
+from jaxrecon.config import (
+    available_configs,
+    field_names,
+    load_config,
+    save_config,
+    with_new_fields,
+)
 from jaxrecon.errors import UserError
 from jaxrecon.systems.meta_hmr import AdaptSettings, MetaHMR
 
@@ -29,6 +36,36 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (config.training.batch_size, config.training.epochs, config.tto.steps) == (30, 30, 14)
     assert config.data.mixture == "published" and len(config.data.datasets) == 4
     assert config.data.occlusion == ("h36m", "mpi_inf_3dhp") and not config.system.aux_supervision
+
+
+def test_the_table_of_settings_tells_the_truth() -> None:
+    """Every `group.field=value` and `group.field` of the docstring is one, and is taken."""
+    from jaxrecon.configs import metahmr
+
+    table = [line for line in metahmr.__doc__.splitlines() if line.startswith("| ")]
+    code = " ".join(re.findall(r"`([^`]+)`", " ".join(table)))
+    settings = [word for word in code.split() if re.match(r"[a-z]+\.[a-z_0-9.]+(=|$)", word)]
+    assert len(settings) > 40
+    for word in settings:
+        name, equals, value = word.partition("=")
+        if equals:
+            load_config("metahmr:paper", {name: value})
+        else:
+            assert name in field_names(load_config("metahmr")), name
+
+
+def test_an_older_config_gets_the_fields_that_came_later() -> None:
+    whole = load_config("metahmr:paper", {"evaluation.examples": 7})
+    older = whole.copy_and_resolve_references().unlock()
+    for group, field in (("evaluation", "predictions"), ("data", "photometric"), ("tto", "keep")):
+        del older[group][field]
+    del older.system["min_depth"]
+    filled = with_new_fields(older)
+    assert filled.evaluation.predictions == "" and filled.data.photometric is False
+    assert filled.tto.keep == load_config("metahmr").tto.keep
+    assert filled.evaluation.examples == 7 and "min_depth" not in filled.system
+    assert "predictions" not in older.evaluation  # the given one is left alone
+    assert load_config(filled, {"predictions": "all.npz"}).evaluation.predictions == "all.npz"
 
 
 def test_the_paper_preset_makes_the_published_system() -> None:

@@ -165,8 +165,8 @@ def test_the_published_training_runs_once_all_is_there(tmp_path, data):
         "system.hidden": 32, "system.image_size": "64,48", "system.main_iterations": 1,
         "system.aux_iterations": 1, "system.vertex_stride": 64,
         "training.init_from": "", "training.epochs": 1, "training.batch_size": 4,
-        "training.log_every": 1, "training.eval_every": 0, "evaluation.batch_size": 3,
-        "tto.steps": 1,
+        "training.log_every": 1, "training.eval_epochs": 0, "training.eval_every": 0,
+        "evaluation.batch_size": 3, "tto.steps": 1,
     }  # fmt: skip
     overrides = [f"--config.{name}={value}" for name, value in small.items()]
     assert main(["jaxrecon", PAPER, *overrides, f"--workdir={tmp_path / 'run'}"]) == 0

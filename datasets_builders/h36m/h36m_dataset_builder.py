@@ -1,4 +1,4 @@
-"""TFDS builder of Human3.6M with SMPL labels: training, and the two test protocols.
+"""TFDS builder of Human3.6M: training, and the two test protocols; SMPL labels, or joints alone.
 
 Source: spec of Meta-HMR, sections 6.4 and 7. See the README beside this file.
 """
@@ -6,8 +6,15 @@ Source: spec of Meta-HMR, sections 6.4 and 7. See the README beside this file.
 import re
 
 import numpy as np
+from jaxrecon.datasets_builders.h36m.official import official_files, read_official
 from jaxrecon.datasets_builders.people.annotations import Annotations
-from jaxrecon.datasets_builders.people.builder import Guide, PeopleBuilder, archive
+from jaxrecon.datasets_builders.people.builder import (
+    CONFIGS,
+    Guide,
+    Origin,
+    PeopleBuilder,
+    archive,
+)
 
 from jaxrecon.errors import UserError
 
@@ -67,11 +74,13 @@ class Builder(PeopleBuilder):
     """Human3.6M: splits `train`, `test_p1` (all cameras) and `test_p2` (the frontal one)."""
 
     name = "h36m"
+    BUILDER_CONFIGS = CONFIGS
     GUIDE = Guide(
         fetch=(
             "images: register at http://vision.imar.ro/human3.6m (academic licence), download the "
             "videos, extract every 5th frame; SMPL labels: MoSh archives, not redistributable, "
-            "from their authors (datasets_builders/h36m/README.md)"
+            "from their authors; h36m/official takes the joints of the download alone "
+            "(datasets_builders/h36m/README.md)"
         ),
         licence="Human3.6M licence: academic use only, no redistribution",
         homepage="http://vision.imar.ro/human3.6m",
@@ -99,6 +108,14 @@ class Builder(PeopleBuilder):
                 choose=_protocol2,
             ),
             *archive(*_P1_FILES, needs=_NEEDS, choose=_frontal),
+        ),
+    }
+
+    OFFICIAL = {
+        "train": (Origin(official_files(TRAIN_SUBJECTS), read_official(TRAIN_SUBJECTS)),),
+        "test_p1": (Origin(official_files(TEST_SUBJECTS), read_official(TEST_SUBJECTS)),),
+        "test_p2": (
+            Origin(official_files(TEST_SUBJECTS), read_official(TEST_SUBJECTS, FRONTAL_CAMERA)),
         ),
     }
 

@@ -1,4 +1,4 @@
-"""Random changes of a training example: flip, rotation, scale and channel gains.
+"""Random changes of a training example: flip, rotation, scale, channel gains, and photometric.
 
 A draw is plain data (`Augmentation`), so it can be forced, stored and tested; the functions that
 apply it are deterministic. Random numbers come from NumPy's legacy generator in the order of the
@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped, UInt8
 
 from jaxrecon.bodies.joints import mirror_permutation
 from jaxrecon.data.crops import Number
+from jaxrecon.data.photometric import Change, draw_changes
 
 _MIRROR_GT24 = mirror_permutation("gt24")
 _MIRROR_SPIN49 = mirror_permutation("spin49")
@@ -28,16 +29,19 @@ class AugmentationConfig:
     rotation: float = 30.0  # standard deviation in degrees, cut at twice that
     scale: float = 0.25  # standard deviation of the box factor, cut at one
     upright_probability: float = 0.6  # share of examples that are not rotated
+    photometric: bool = False  # also blur, compress, colour, ... (see `data.photometric`)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw: mirror?, gain of each channel, rotation in degrees, factor of the box size."""
+    """One draw: mirror?, gain of each channel, rotation in degrees, factor of the box size, and
+    what happens to the picture alone."""
 
     flip: bool = False
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     rotation: float = 0.0
     scale: float = 1.0
+    changes: tuple[Change, ...] = ()
 
 
 NO_AUGMENTATION = Augmentation()
@@ -46,7 +50,10 @@ NO_AUGMENTATION = Augmentation()
 def draw_augmentation(
     random: np.random.RandomState, config: AugmentationConfig | None = None
 ) -> Augmentation:
-    """Draw one augmentation: flip, gains, rotation, scale, upright; always seven numbers."""
+    """Draw one augmentation: flip, gains, rotation, scale, upright; always seven numbers.
+
+    With `photometric`, the draws of `draw_changes` follow.
+    """
     config = config or AugmentationConfig()
     flip = random.uniform() <= config.flip_probability
     gains = random.uniform(1 - config.noise, 1 + config.noise, 3)
@@ -55,7 +62,9 @@ def draw_augmentation(
     scale = min(1 + config.scale, max(1 - config.scale, random.randn() * config.scale + 1))
     if random.uniform() <= config.upright_probability:
         rotation = 0.0
-    return Augmentation(bool(flip), tuple(gains.tolist()), float(rotation), float(scale))
+    changes = draw_changes(random) if config.photometric else ()
+    gain = tuple(gains.tolist())
+    return Augmentation(bool(flip), gain, float(rotation), float(scale), changes)
 
 
 def flip_keypoints(

@@ -26,6 +26,7 @@ from jaxtyping import UInt8
 from jaxrecon.data import augment, crops
 from jaxrecon.data.augment import NO_AUGMENTATION, Augmentation
 from jaxrecon.data.occlusion import Occluder, occlude
+from jaxrecon.data.photometric import change_image
 from jaxrecon.errors import UserError
 
 # First of the 24 annotated joints among the 49.
@@ -218,7 +219,7 @@ def make_item(
     random: np.random.RandomState | None = None,
     choice: python_random.Random | None = None,
 ) -> dict[str, Any]:
-    """Crop and labels of one person: flip, matrices, labels, warp, occlusion, gains.
+    """Crop and labels of one person: flip, matrices, labels, warp, changes, occlusion, gains.
 
     With `occluders`, both generators are needed (see `occlusion.occlude`).
     Returns the entries of a batch (`BATCH_TYPES`) for one example, and `full_trans` (2, 3): full
@@ -246,6 +247,7 @@ def make_item(
     pose = augment.rotate_pose(pose, augmentation.rotation)
 
     crop = crops.warp_crop(image, full_trans, height, width, (x0, y0))
+    crop = change_image(crop, augmentation.changes)
     if occluders:
         if random is None or choice is None:
             raise ValueError("occlusion needs both random generators")

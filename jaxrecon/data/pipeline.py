@@ -46,12 +46,14 @@ class DataConfig:
     box: str = "keypoints"  # or "file": the box of the record
     ignore_3d: bool = False  # hide the SMPL and 3D labels
 
+    shuffle: bool = True  # another order in every epoch
     augment: bool = True
     flip_probability: float = 0.5
     noise: float = 0.4
     rotation: float = 30.0
     scale: float = 0.25
     upright_probability: float = 0.6
+    photometric: bool = False  # also blur, compress, colour, ...
     occlusion: tuple[str, ...] = ()  # data sets to paste occluders over, or ("all",)
     occluders: str = ""  # file of RGBA cut-outs; "" makes procedural ones
 
@@ -77,7 +79,12 @@ class DataConfig:
 
     def augmentation(self) -> AugmentationConfig:
         return AugmentationConfig(
-            self.flip_probability, self.noise, self.rotation, self.scale, self.upright_probability
+            self.flip_probability,
+            self.noise,
+            self.rotation,
+            self.scale,
+            self.upright_probability,
+            self.photometric,
         )
 
 
@@ -194,7 +201,9 @@ class TrainItems:
         number, place = self.shard.locate(position)
         epoch, number = divmod(number, self.batches_per_epoch)
         place += number * self.shard.batch_size
-        index = int(_epoch_order(self.seed, epoch, len(self.mix))[place])
+        index = place
+        if self.config.shuffle:
+            index = int(_epoch_order(self.seed, epoch, len(self.mix))[place])
         random, choice = self._generators.seeded(_mix(self.seed, epoch, place))
         which = 0
         if len(self.mix.names) > 1:

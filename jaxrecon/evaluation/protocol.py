@@ -38,6 +38,7 @@ class Evaluation:
       protocol: how it was measured, in words.
       first: what `adapt` made of the first batch, on the host (its `variables` left out); for
         pictures. None unless it was asked for.
+      files: what was written beside the numbers (see `evaluation.outputs`).
     """
 
     curve: list[dict[str, float]]
@@ -48,6 +49,7 @@ class Evaluation:
     kept: dict[str, float] = dataclasses.field(default_factory=dict)
     worse: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     first: Any = None
+    files: list[Path] = dataclasses.field(default_factory=list)
 
     @property
     def before(self) -> dict[str, float]:
@@ -99,6 +101,21 @@ class Evaluation:
         return "\n".join(lines)
 
 
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What is handed out for one batch, on the host.
+
+    Attributes:
+      prediction: of the state that counts, with leaves (B, ...).
+      steps: (B,), how many steps of adaptation are behind it.
+      metrics: its errors, name -> (B,).
+    """
+
+    prediction: Any
+    steps: np.ndarray
+    metrics: Mapping[str, np.ndarray]
+
+
 class Evaluator:
     """Measures a system over batches; compiled once, used at every evaluation of a run.
 
@@ -110,6 +127,7 @@ class Evaluator:
       steps: steps of test-time optimisation; 0 predicts only.
       placement: devices; all local ones by default.
       baseline: also measure the prediction without evidence.
+      keeps: of the states, the one that the system's rule keeps is handed out, not the last.
     """
 
     def __init__(
@@ -118,12 +136,13 @@ class Evaluator:
         steps: int = 0,
         placement: Placement | None = None,
         baseline: bool = True,
+        keeps: bool = False,
     ) -> None:
         if steps < 0:
             raise UserError(f"steps of test-time optimisation: {steps}; it must be 0 or more")
         self._system, self._steps = system, steps
         self._placement = placement or Placement()
-        self._baseline = baseline
+        self._baseline, self._keeps = baseline, keeps
         self._adapt = self._placement.each_device(_adaptation(system, steps))
         self._pick, self._keep, self._metrics, self._plain = _parts(system, self._placement)
 
@@ -134,6 +153,7 @@ class Evaluator:
         protocol: Mapping[str, Any] | None = None,
         say: Callable[[int], None] | None = None,
         keep_first: bool = False,
+        each: Callable[[Batch, Result], None] | None = None,
     ) -> Evaluation:
         """Means over all batches of this and the other hosts.
 
@@ -143,6 +163,7 @@ class Evaluator:
           protocol: facts about data and run to name beside the system's own.
           say: called with the number of examples done, for progress.
           keep_first: also give what was predicted for the first batch.
+          each: called with every batch of this host and its result.
 
         Raises:
           UserError: there are no examples.
@@ -154,6 +175,9 @@ class Evaluator:
             measured, adapted = self._run(on_device, group)
             if keep_first and first is None:
                 first = self._placement.fetch_first(adapted)
+            if each is not None:
+                for batch, result in zip(group, self._results(adapted, measured)):
+                    each(batch, result)
             for batch, metrics in zip(group, measured):
                 valid = np.asarray(batch.get("valid", np.ones(_size(batch), bool)))
                 done += int(valid.sum())
@@ -220,6 +244,22 @@ class Evaluator:
                     metrics[where] = found[where][i]
             measured.append(metrics | _worse(metrics))
         return measured, adapted
+
+    def _results(self, adapted: Any, measured: list[dict[str, Any]]) -> list[Result]:
+        """What is handed out of each batch of a group."""
+        if self._keeps and self._steps and adapted.chosen is not None:
+            states = self._keep(adapted.history, adapted.chosen)
+            steps = self._placement.fetch_each(adapted.chosen)
+            metrics = [found["kept"] for found in measured]
+        else:
+            last = self._placement.replicate(np.int32(self._steps))
+            states = self._pick(adapted.history, last)
+            metrics = [{n: row[-1] for n, row in found["curve"].items()} for found in measured]
+            steps = [np.full(len(next(iter(m.values()))), self._steps) for m in metrics]
+        return [
+            Result(state, np.asarray(number), found)
+            for state, number, found in zip(self._placement.fetch_each(states), steps, metrics)
+        ]
 
 
 @functools.lru_cache(maxsize=8)

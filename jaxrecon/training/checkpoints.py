@@ -177,6 +177,37 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], RunRecord]:
     return {"params": restored["params"], "batch_stats": restored.get("batch_stats", {})}, record
 
 
+def load_optimizer(path: str | Path, like: Any) -> Any:
+    """The state of the optimiser in a checkpoint, to train on from there with its moments.
+
+    Args:
+      path: as for `load_variables`, but a checkpoint that a training wrote.
+      like: a state of the same optimiser for the same network.
+
+    Raises:
+      UserError: there is none, or that of another network or optimiser.
+    """
+    remedy = "train on without it: config.training.init_optimizer=false"
+    if pretrained_file(path) is not None:
+        raise UserError(f"{path} holds weights alone, without an optimiser; {remedy}")
+    folder = find_checkpoint(path)
+    if not (folder / "optimizer").is_dir():
+        raise UserError(f"{folder} holds weights alone, without an optimiser; {remedy}")
+    key = jax.ShapeDtypeStruct((2,), np.uint32)
+    abstract = {"opt_state": jax.tree.map(ocp.utils.to_shape_dtype_struct, like), "rng": key}
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler("optimizer")) as reader:
+            args = ocp.args.Composite(optimizer=ocp.args.StandardRestore(abstract))
+            restored = reader.restore(folder, args=args).optimizer["opt_state"]
+    except Exception as error:
+        raise UserError(
+            f"the optimiser in {folder} cannot be read as that of this run: it is of another "
+            f"network or optimiser, or damaged ({type(error).__name__}); {remedy}"
+        ) from error
+    check_shapes(folder, {"opt_state": like}, {"opt_state": restored})
+    return restored
+
+
 def save_variables(path: str | Path, variables: Mapping[str, Any], record: RunRecord) -> Path:
     """Writes variables without an optimiser as a checkpoint that `load_variables` reads.
 

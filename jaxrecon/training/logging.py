@@ -17,10 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from jaxrecon.errors import UserError
 from jaxrecon.io.atomic import write_text
+from jaxrecon.io.images import encode_image
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
@@ -67,6 +70,23 @@ class MetricWriter:
             for name in sorted(metrics):
                 self._board.add_scalar(f"{split}/{name}", float(metrics[name]), step)
 
+    def picture(self, split: str, name: str, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """An RGB picture for TensorBoard; nothing where that is not asked for."""
+        if self._board is None:
+            return
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        height, width = image.shape[:2]
+        # Its own `add_image` would need Pillow.
+        encoded = Summary.Image(
+            height=height,
+            width=width,
+            colorspace=3,
+            encoded_image_string=encode_image(image, ".png"),
+        )
+        value = Summary.Value(tag=f"{split}/{name}", image=encoded)
+        self._board.file_writer.add_summary(Summary(value=[value]), step)
+
     def time(self, step: int, **seconds: float) -> None:
         """One row of times, which no two runs share."""
         self._timing.write(_json_line({"step": int(step), **seconds}))
@@ -111,6 +131,9 @@ class SilentWriter:
     """The writer of the hosts that write nothing."""
 
     def write(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def picture(self, split: str, name: str, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
         pass
 
     def time(self, step: int, **seconds: float) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from jaxrecon.errors import UserError
 from jaxrecon.systems.base import System, Variables
 from jaxrecon.training.checkpoints import Checkpoints, RunRecord, check_shapes
@@ -29,7 +31,7 @@ from jaxrecon.training.parallel import (
 )
 from jaxrecon.training.state import TrainState, create_state, state_shapes, variables_of
 
-Evaluate = Callable[[dict[str, Any]], Mapping[str, float]]
+Evaluate = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ def train(
     placement: Placement | None = None,
     stream: Any = None,
     initial: Variables | None = None,
+    initial_optimizer: Callable[[Any], Any] | None = None,
 ) -> TrainResult:
     """Trains, and continues by itself where the run folder has a checkpoint.
 
@@ -64,10 +67,12 @@ def train(
       system: what to train.
       batches: endless host batches with a position (`get_state`, `set_state`).
       workdir: the run folder: metrics, times and checkpoints.
-      evaluate: variables -> scalars, called every `eval_every` steps.
+      evaluate: variables -> scalars, and pictures (h, w, 3) uint8 for TensorBoard, by name;
+        called every `eval_every` steps.
       placement: devices; all local ones by default.
       stream: the text stream that progress goes to; standard error by default.
       initial: params and batch_stats to start from, where the run has no checkpoint yet.
+      initial_optimizer: fresh state of the optimiser -> the one to start from with these.
 
     Raises:
       UserError: a loss that is not finite (with its step), damaged checkpoints, data that end.
@@ -89,7 +94,7 @@ def train(
         state = checkpoints.restore(start, state_shapes(system, optimizer, feed.peek()))
     else:
         state = create_state(system, optimizer, feed.peek(), settings.seed)
-        state = _start_from(initial, state, optimizer) if initial else state
+        state = _start_from(initial, state, optimizer, initial_optimizer) if initial else state
         state = _prepared(system, state, fixed, optimizer, stream)
     state = placement.replicate(state)
     constants = placement.replicate(fixed)
@@ -135,7 +140,10 @@ def train(
                 if evaluate is not None and _due(step, settings.eval_every):
                     progress.pause()
                     watch.flush()
-                    scores = dict(evaluate(placement.unreplicate(variables_of(state, constants))))
+                    found = evaluate(placement.unreplicate(variables_of(state, constants)))
+                    scores = {name: value for name, value in found.items() if not np.ndim(value)}
+                    for name in sorted(set(found) - set(scores)):
+                        writer.picture("evaluation", name, step, found[name])
                     writer.write("evaluation", step, scores)
                     progress.say(f"step {step}  evaluation  " + _scores_line(scores))
                 if last or stopped or scores is not None or _due(step, settings.checkpoint_every):
@@ -236,12 +244,20 @@ class StopSignals:
         self._old = {}
 
 
-def _start_from(initial: Variables, state: TrainState, optimizer: Any) -> TrainState:
+def _start_from(
+    initial: Variables,
+    state: TrainState,
+    optimizer: Any,
+    initial_optimizer: Callable[[Any], Any] | None,
+) -> TrainState:
     names = ("params", "batch_stats")
     fresh = {name: getattr(state, name) for name in names}
     given = {name: initial[name] for name in names}
     check_shapes("the checkpoint of config.training.init_from", fresh, given)
-    return dataclasses.replace(state, **given, opt_state=optimizer.init(given["params"]))
+    opt_state = optimizer.init(given["params"])
+    if initial_optimizer is not None:
+        opt_state = initial_optimizer(opt_state)
+    return dataclasses.replace(state, **given, opt_state=opt_state)
 
 
 def _prepared(

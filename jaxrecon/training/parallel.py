@@ -268,6 +268,17 @@ def sum_over_hosts(values: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(names, np.asarray(gathered).sum(axis=0).tolist()))
 
 
+def join_hosts(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of all hosts, one after another; as many of each host, of the same names.
+
+    A single host's come back as they are.
+    """
+    if jax.process_count() == 1:
+        return dict(rows)
+    gathered = multihost_utils.process_allgather(dict(rows), tiled=True)
+    return {name: np.asarray(value) for name, value in gathered.items()}
+
+
 def host_count() -> int:
     """How many processes work on this run."""
     return jax.process_count()

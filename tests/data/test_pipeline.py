@@ -130,6 +130,13 @@ def test_an_epoch_meets_each_example_once():
     assert first != second
 
 
+def test_unshuffled_batches_keep_the_order_of_the_data():
+    batches = train(10, {"augment": False, "shuffle": False})
+    met = np.concatenate([batch["betas"] for batch in batches])
+    wanted = [record["betas"] for record in RECORDS[:20]] * 2
+    np.testing.assert_array_equal(met, wanted)
+
+
 def test_hidden_3d_labels():
     batch = train(1, {"ignore_3d": True})[0]
     assert not batch["has_smpl"].any() and not batch["has_joints3d"].any()

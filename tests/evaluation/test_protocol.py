@@ -123,6 +123,25 @@ def test_the_kept_states_and_the_shares_that_got_worse() -> None:
     assert Evaluator(Adapting(), steps=1)(fresh(system), batches()).kept == {}
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_results_are_those_that_are_measured(keeps: bool) -> None:
+    system, seen = Choosing(), []
+    evaluator = Evaluator(system, steps=2, keeps=keeps)
+    found = evaluator(fresh(system), batches(), each=lambda *pair: seen.append(pair))
+    assert len(seen) == 3
+    errors = []
+    for batch, result in seen:
+        wanted = np.where(np.arange(4) % 2, 2, 0) if keeps else np.full(4, 2)
+        np.testing.assert_array_equal(result.steps, wanted)
+        history = system.adapt(fresh(system), batch, 2).history
+        np.testing.assert_allclose(result.prediction, history[wanted, np.arange(4)], rtol=1e-5)
+        error = np.abs(result.prediction - batch["y"][:, 0])
+        np.testing.assert_allclose(result.metrics["error"], error, rtol=1e-5)
+        errors += list(error[batch["valid"]])
+    mean = (found.kept if keeps else found.after)["error"]
+    assert mean == pytest.approx(np.mean(errors), rel=1e-5)
+
+
 def test_without_adaptation_there_is_one_row() -> None:
     system = ToySystem()  # has no `adapt` and no baseline
     evaluation = Evaluator(system)(fresh(system), batches())
@@ -153,8 +172,9 @@ def test_more_devices_change_nothing() -> None:
         "from tests.evaluation.test_protocol import *\n"
         "import json; system = Adapting(); place = Placement()\n"
         "assert len(place.devices) == 2\n"
-        "found = Evaluator(system, 2, place)(fresh(system), batches())\n"
-        "print(json.dumps(found.to_dict()))"
+        "seen = []; each = lambda batch, result: seen.append(result.prediction.tolist())\n"
+        "found = Evaluator(system, 2, place)(fresh(system), batches(), each=each)\n"
+        "print(json.dumps(found.to_dict() | {'seen': seen}))"
     )
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -171,7 +191,11 @@ def test_more_devices_change_nothing() -> None:
     assert output.returncode == 0, output.stderr
     two = json.loads(output.stdout)
     system = Adapting()
-    one = Evaluator(system, 2, Placement())(fresh(system), batches()).to_dict()
+    seen: list[Any] = []
+    one = Evaluator(system, 2, Placement())(
+        fresh(system), batches(), each=lambda batch, result: seen.append(result.prediction)
+    ).to_dict()
+    np.testing.assert_allclose(two["seen"], seen, rtol=1e-5)
     assert two["examples"] == one["examples"] and two["labelled"] == one["labelled"]
     for a, b in zip(one["curve"] + [one["mean_pose"]], two["curve"] + [two["mean_pose"]]):
         np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)

@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+import struct
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxrecon.errors import UserError
+from jaxrecon.io.images import decode_image
 from jaxrecon.training.logging import MetricWriter, Progress, read_metrics
 
 
@@ -75,17 +79,43 @@ def test_a_file_that_is_not_metrics(tmp_path: Path) -> None:
         MetricWriter(tmp_path, 1)
 
 
-def test_tensorboard_is_asked_for_by_name(tmp_path: Path) -> None:
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match=r"jaxrecon\[tensorboard\]"):
-            MetricWriter(tmp_path, tensorboard=True)
-    else:
-        writer = MetricWriter(tmp_path, tensorboard=True)
-        writer.write("train", 1, {"loss": 1.0})
-        writer.close()
-        assert list((tmp_path / "tensorboard").iterdir())
+def test_tensorboard_is_asked_for_by_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"jaxrecon\[tensorboard\]"):
+        MetricWriter(tmp_path, tensorboard=True)
+    writer = MetricWriter(tmp_path)
+    writer.picture("evaluation", "overlay_0", 1, np.zeros((4, 4, 3), np.uint8))
+    writer.close()
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_scalars_and_pictures_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="the event files need tensorboardX")
+    picture = np.random.RandomState(0).randint(0, 256, (12, 20, 3)).astype(np.uint8)
+    writer = MetricWriter(tmp_path, tensorboard=True)
+    writer.write("train", 1, {"loss": 1.5})
+    writer.picture("evaluation", "overlay_0", 2, picture)
+    writer.close()
+    values = read_events(tmp_path / "tensorboard")
+    assert values["train/loss"][0] == 1 and values["train/loss"][1].simple_value == 1.5
+    step, value = values["evaluation/overlay_0"]
+    assert step == 2 and (value.image.height, value.image.width) == (12, 20)
+    found = decode_image(value.image.encoded_image_string, "the event")
+    np.testing.assert_array_equal(found, picture)
+
+
+def read_events(folder: Path) -> dict:
+    """tag -> (step, value) of the only event file in a folder (TFRecords of protobufs)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (file,) = folder.iterdir()
+    data, values = file.read_bytes(), {}
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        values |= {value.tag: (event.step, value) for value in event.summary.value}
+    return values
 
 
 def test_progress_on_a_terminal_and_beside_one() -> None:

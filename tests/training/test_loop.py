@@ -7,14 +7,22 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jaxrecon.errors import UserError
-from jaxrecon.training.checkpoints import Checkpoints
+from jaxrecon.training.checkpoints import (
+    Checkpoints,
+    RunRecord,
+    load_optimizer,
+    load_variables,
+    save_variables,
+)
 from jaxrecon.training.logging import read_metrics
 from jaxrecon.training.loop import train
 from tests.training.toy import ToyBatches, ToySystem, toy_config, toy_evaluate
@@ -124,6 +132,54 @@ def assert_same_metrics(expected: Path, got: Path) -> None:
     assert set(files(expected)) == set(files(got))
     for name in ("metrics.jsonl", "train.csv", "evaluation.csv"):
         assert files(expected)[name] == files(got)[name], name
+
+
+def test_a_new_run_starts_with_the_weights_and_the_optimiser_of_another(tmp_path: Path) -> None:
+    """The first five steps in one folder, the others in another: the same as in one run."""
+
+    class Later(ToyBatches):
+        """The batches of the whole run from the sixth on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.set_state({"index": 5})
+
+    config = toy_config(steps=11)
+    quiet = {"stream": io.StringIO()}
+    whole = train(config, ToySystem(), ToyBatches(), tmp_path / "whole", **quiet)
+    train(toy_config(steps=5), ToySystem(), ToyBatches(), tmp_path / "first", **quiet)
+    initial, _ = load_variables(tmp_path / "first")
+    found = {}
+    for name, optimizer in (("fresh", None), ("same", partial(load_optimizer, tmp_path / "first"))):
+        found[name] = train(
+            toy_config(steps=6),
+            ToySystem(),
+            Later(),
+            tmp_path / name,
+            initial=initial,
+            initial_optimizer=optimizer,
+            **quiet,
+        )
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, found["same"].variables)
+    other = found["fresh"].variables["params"]["w"]
+    assert not np.allclose(whole.variables["params"]["w"], other, rtol=1e-5)
+
+
+def test_no_optimiser_to_start_from(tmp_path: Path) -> None:
+    result, _ = run(tmp_path / "run", steps=2)
+    record = RunRecord(2, {}, None, [])
+    weights = save_variables(tmp_path / "weights", result.variables, record)
+    state = optax.adam(0.1).init(result.variables["params"])
+    assert load_optimizer(tmp_path / "run", state)[0].count == 2
+    for place in (weights, "metahmr-small"):
+        with pytest.raises(UserError, match="holds weights alone, without an optimiser; train on"):
+            load_optimizer(place, state)
+    for other in (
+        optax.sgd(0.1, 0.9).init(result.variables["params"]),
+        optax.adam(0.1).init(np.ones(4)),
+    ):
+        with pytest.raises(UserError, match="of another network or optimiser|shape"):
+            load_optimizer(tmp_path / "run", other)
 
 
 def test_four_devices_give_the_loss_of_one(tmp_path: Path) -> None:
