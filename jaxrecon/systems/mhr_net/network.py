@@ -62,12 +62,14 @@ class Block(nn.Module):
 
     def _fused(self, dense: str, norm: str, x: Array, skip: Array | None) -> Array:
         """The same, faster, from the same weights: statistics of the whole batch, one device."""
-        layer, scaled = (self.get_variable("params", name) for name in (dense, norm))
+        layer: Any = self.get_variable("params", dense)
+        scaled: Any = self.get_variable("params", norm)
         weights = (layer["kernel"], layer["bias"], scaled["scale"], scaled["bias"])
         out, mean, var = dense_norm_relu(x, *weights, skip, BatchNorm.epsilon)
         if self.is_mutable_collection("batch_stats"):
             batch = {"mean": mean, "var": var * (len(x) / max(len(x) - 1, 1))}
-            running, keep = self.get_variable("batch_stats", norm), BatchNorm.momentum
+            running: Any = self.get_variable("batch_stats", norm)
+            keep = BatchNorm.momentum
             moved = {name: keep * running[name] + (1 - keep) * batch[name] for name in batch}
             self.put_variable("batch_stats", norm, moved)
         return out
