@@ -19,6 +19,7 @@ def race(
     rounds: int,
     at_most: float | None = None,
     at_least_faster: float | None = None,
+    strict: bool = True,
 ) -> float:
     """Run both `rounds` times, turn by turn, and report the ratio of their times.
 
@@ -30,6 +31,7 @@ def race(
         what, against: What is measured and the alternative, for the results page.
         at_most: Target for the ratio.
         at_least_faster: Target for its inverse.
+        strict: Fail where the target is missed, rather than only say so.
 
     Returns:
         The ratio.
@@ -73,5 +75,5 @@ def race(
         f"{benchmark.extra_info['other_ms']:.1f} ms, ratio {ratio:.2f}, "
         f"{1 / ratio:.2f} times as fast{'; target ' + target if target else ''}"
     )
-    assert met, f"{what}: ratio {ratio:.2f} to {against} misses the target, {target}"
+    assert met or not strict, f"{what}: ratio {ratio:.2f} to {against} misses the target, {target}"
     return ratio

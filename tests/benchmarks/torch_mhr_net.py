@@ -18,6 +18,17 @@ def _norm(width: int, dense: bool) -> nn.Module:
     return nn.BatchNorm1d(width) if dense else nn.BatchNorm2d(width)
 
 
+class First(nn.Module):
+    """The first layer of a trunk."""
+
+    def __init__(self, inputs: int, width: int, dense: bool):
+        super().__init__()
+        self.conv1, self.bn1 = _layer(inputs, width, dense), _norm(width, dense)
+
+    def forward(self, x):
+        return torch.relu(self.bn1(self.conv1(x)))
+
+
 class Block(nn.Module):
     """Residual bottleneck of three layers."""
 
@@ -35,8 +46,8 @@ class Block(nn.Module):
 
 
 def _trunk(inputs: int, width: int, blocks: int, dense: bool) -> nn.Sequential:
-    first = [_layer(inputs, width, dense), _norm(width, dense), nn.ReLU()]
-    return nn.Sequential(*first, *(Block(width, dense) for _ in range(blocks)))
+    first = First(inputs, width, dense)
+    return nn.Sequential(first, *(Block(width, dense) for _ in range(blocks)))
 
 
 def exponential(w):
@@ -52,11 +63,11 @@ def exponential(w):
 class MHRNet(nn.Module):
     """The network with the objective of spec mhr_net 4.4."""
 
-    def __init__(
-        self, joints=17, width=1024, blocks=6, bases=10, pairs=64, margin=0.075, dense=False
-    ):
+    def __init__(self, system, dense=False):
+        """`system`: the settings, of ours."""
         super().__init__()
-        self.joints, self.pairs, self.margin, self.dense = joints, pairs, margin, dense
+        joints, width, blocks, bases = system.joints, system.width, system.blocks, system.bases
+        self.system, self.joints, self.dense = system, joints, dense
         self.fe_net = _trunk(2 * joints, width, blocks, dense)
         self.psi_net = _trunk(3 * joints, width, blocks, dense)
         self.alpha_layer = _layer(width, bases, dense)
@@ -67,14 +78,22 @@ class MHRNet(nn.Module):
             _layer(width + bases + 4, 64, dense), nn.ReLU(), _layer(64, 3 * joints, dense)
         )
 
+    def load(self, state_dict):
+        """Weights by their published names; what is never used is left out."""
+        own = self.state_dict()
+        self.load_state_dict(
+            {name: torch.from_numpy(state_dict[name]).reshape(own[name].shape) for name in own}
+        )
+        return self
+
     def _wide(self, x):
         return x if self.dense else x[:, :, None, None]
 
     def _flat(self, x):
         return x if self.dense else x[:, :, 0, 0]
 
-    def forward(self, keypoints, z, axis, angle, permutation):
-        """The weighted objective of a batch."""
+    def forward(self, keypoints, z, axis, angle, permutation, view=None):
+        """The weighted objective of a batch; `view`: rotation vectors of second views."""
         count, joints = len(keypoints), self.joints
         x = keypoints - keypoints[:, :1]
         feature = self.fe_net(self._wide(x.reshape(count, -1)))
@@ -101,25 +120,43 @@ class MHRNet(nn.Module):
         found = self._flat(self.shape_layer(self.alpha_layer_psi(psi)))
         cycle = (found.reshape(-1, joints, 3) - target).norm(dim=-1).mean()
         procrust = self._procrust(shapes[best, rows], permutation)
-        return 5 * (0.2 * final + 0.8 * mean) + cycle + procrust
+        own = self.system
+        total = own.w_reprojection * (own.w_final * final + own.w_mean * mean)
+        total = total + own.w_cycle * cycle + own.w_procrust * procrust
+        if view is not None:
+            total = total + own.w_view * self._view(seen[best, rows], view)
+        return total
+
+    def _view(self, points, view):
+        """What is seen from another side must be lifted to what it is there (not published)."""
+        target = (points - points[:, :1]) @ exponential(view)
+        image = target[..., :2] / torch.clamp(5 + target[..., 2:], min=1)
+        feature = self.fe_net(self._wide(image.reshape(len(image), -1)))
+        shape = self._flat(self.shape_layer(self.alpha_layer(feature)))
+        turn = exponential(self._flat(self.rot_layer(feature)))
+        found = shape.reshape(-1, self.joints, 3) @ turn
+        return (found - found[:, :1] - target).norm(dim=-1).mean()
 
     def _procrust(self, shapes, permutation):
-        first = shapes[permutation[: self.pairs]]
-        second = shapes[permutation[self.pairs : 2 * self.pairs]]
+        first = shapes[permutation[: self.system.pairs]]
+        second = shapes[permutation[self.system.pairs : 2 * self.system.pairs]]
         with torch.no_grad():
             u, _, vt = torch.linalg.svd(second.transpose(1, 2) @ first)
             turn = u @ vt
         before = (first - second).flatten(1).norm(dim=1)
         after = (first - second @ turn).flatten(1).norm(dim=1)
-        chosen = (after / second.flatten(1).norm(dim=1)).detach() < self.margin
+        chosen = (after / second.flatten(1).norm(dim=1)).detach() < self.system.margin
         return ((before - after) * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 def trainer(module: MHRNet):
-    """The published step: SGD with momentum and weight decay."""
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, foreach=True
-    )
+    """A step by the published optimiser (SGD, momentum, weight decay), or by Adam."""
+    system = module.system
+    settings = {"lr": system.rate, "weight_decay": system.weight_decay, "fused": True}
+    if system.optimizer_name == "adam":
+        optimizer = torch.optim.AdamW(module.parameters(), **settings)
+    else:
+        optimizer = torch.optim.SGD(module.parameters(), momentum=system.momentum, **settings)
 
     def step(*batch):
         optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,9 @@ def turn(shapes: Float[AnyArray, "*b j 3"], rotation: Float[AnyArray, "*r 3 3"])
 
     A sum, for full precision on accelerators too.
     """
-    return jnp.sum(jnp.asarray(shapes)[..., :, :, None] * rotation[..., None, :, :], axis=-2)
+    shapes, rows = jnp.asarray(shapes), jnp.asarray(rotation)[..., None, :, :]
+    x, y, z = (shapes[..., axis, None] * rows[..., axis, :] for axis in range(3))
+    return x + y + z
 
 
 def see(points: Float[AnyArray, "*b j 3"], projection: str) -> Float[Array, "*b j 2"]:

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrecon.networks.dense_norm import dense_norm_relu
 from jaxrecon.networks.layers import BatchNorm
 from jaxrecon.typing import AnyArray, Array, Float
 
@@ -40,18 +41,38 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b i"], train: bool) -> Float[Array, "b o"]:
-        def dense_norm(number: int, width: int, x: Array) -> Array:
-            init = nn.initializers.normal(TRUNK_STD)
-            y = nn.Dense(width, kernel_init=init, name=f"conv{number}")(x)
-            return BatchNorm(
-                axis_name=self.axis_name, scale_init=_uniform(0.0, 1.0), name=f"bn{number}"
-            )(y, not train)
-
         if not self.inner:
-            return nn.relu(dense_norm(1, self.width, x))
-        y = nn.relu(dense_norm(1, self.inner, x))
-        y = nn.relu(dense_norm(2, self.inner, y))
-        return nn.relu(dense_norm(3, self.width, y) + x)
+            return self._layer(1, self.width, x, train)
+        y = self._layer(1, self.inner, x, train)
+        y = self._layer(2, self.inner, y, train)
+        return self._layer(3, self.width, y, train, x)
+
+    def _layer(
+        self, number: int, width: int, x: Array, train: bool, skip: Array | None = None
+    ) -> Array:
+        dense, norm = f"conv{number}", f"bn{number}"
+        if train and self.axis_name is None and not self.is_initializing():
+            return self._fused(dense, norm, x, skip)
+        init = nn.initializers.normal(TRUNK_STD)
+        y = nn.Dense(width, kernel_init=init, name=dense)(x)
+        y = BatchNorm(axis_name=self.axis_name, scale_init=_uniform(0.0, 1.0), name=norm)(
+            y, not train
+        )
+        return nn.relu(y if skip is None else y + skip)
+
+    def _fused(self, dense: str, norm: str, x: Array, skip: Array | None) -> Array:
+        """The same, faster, from the same weights: statistics of the whole batch, one device."""
+        layer: Any = self.get_variable("params", dense)
+        scaled: Any = self.get_variable("params", norm)
+        weights = (layer["kernel"], layer["bias"], scaled["scale"], scaled["bias"])
+        out, mean, var = dense_norm_relu(x, *weights, skip, BatchNorm.epsilon)
+        if self.is_mutable_collection("batch_stats"):
+            batch = {"mean": mean, "var": var * (len(x) / max(len(x) - 1, 1))}
+            running: Any = self.get_variable("batch_stats", norm)
+            keep = BatchNorm.momentum
+            moved = {name: keep * running[name] + (1 - keep) * batch[name] for name in batch}
+            self.put_variable("batch_stats", norm, moved)
+        return out
 
 
 class Trunk(nn.Module):
@@ -75,13 +96,32 @@ class Deformation(nn.Module):
     joints: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
-        def dense(width: int, fan_in: int, name: str) -> nn.Dense:
-            init = _uniform(-(fan_in**-0.5), fan_in**-0.5)
-            return nn.Dense(width, kernel_init=init, bias_init=init, name=name)
+    def __call__(self, told: Float[Array, "b i"], noise: Float[Array, "n z"]) -> Array:
+        """Told (B, D + K) is the same for all hypotheses of a sample; noise, hypothesis-major."""
 
-        hidden = nn.relu(dense(HIDDEN, x.shape[-1], "0")(x))
-        return dense(3 * self.joints, HIDDEN, "2")(hidden)
+        def uniform(fan_in: int) -> Callable[..., Array]:
+            return _uniform(-(fan_in**-0.5), fan_in**-0.5)
+
+        inputs = told.shape[-1] + noise.shape[-1]
+        kernel, bias = _Weights(HIDDEN, uniform(inputs), name="0")(inputs)
+        # What all hypotheses share is multiplied once.
+        shared = told @ kernel[: told.shape[-1]] + bias
+        own = (noise @ kernel[told.shape[-1] :]).reshape(-1, *shared.shape)
+        hidden = nn.relu(shared + own).reshape(-1, HIDDEN)
+        init = uniform(HIDDEN)
+        return nn.Dense(3 * self.joints, kernel_init=init, bias_init=init, name="2")(hidden)
+
+
+class _Weights(nn.Module):
+    """Kernel and bias of a dense layer that is not applied as one."""
+
+    width: int
+    weights: Callable[..., Array]
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[Array, Array]:
+        kernel = self.param("kernel", self.weights, (inputs, self.width))
+        return kernel, self.param("bias", self.weights, (self.width,))
 
 
 class MHRNetwork(nn.Module):
@@ -143,10 +183,9 @@ class MHRNetwork(nn.Module):
         noise: Float[AnyArray, "n 4"],
     ) -> Float[Array, "h b j 3"]:
         """S^D of each hypothesis; the noise is hypothesis-major (row k * B + b)."""
-        count = len(noise) // len(feature)
-        told = jnp.tile(jnp.concatenate([feature, coefficients], axis=-1), (count, 1))
-        flat = self.deformation_layer(jnp.concatenate([told, jnp.asarray(noise)], axis=-1))
-        return flat.reshape(count, len(feature), self.joints, 3)
+        told = jnp.concatenate([feature, coefficients], axis=-1)
+        flat = self.deformation_layer(told, jnp.asarray(noise))
+        return flat.reshape(-1, len(feature), self.joints, 3)
 
     def recover(self, shapes: Float[Array, "n j 3"], train: bool) -> Float[Array, "n j 3"]:
         """The canonical shape of rotated ones, by the second trunk."""

@@ -23,12 +23,10 @@ def exponential(vector: Float[AnyArray, "*b 3"]) -> Float[Array, "*b 3 3"]:
     inverse = 1.0 / (angle + GUARD)
     k = skew(vector)
     second = jnp.square(inverse) * (1.0 - jnp.cos(angle))
-    return jnp.eye(3, dtype=vector.dtype) + inverse * jnp.sin(angle) * k + second * _square(k)
-
-
-def _square(k: Array) -> Array:
-    # As a sum, for full precision on accelerators too.
-    return jnp.sum(k[..., :, :, None] * k[..., None, :, :], axis=-2)
+    eye = jnp.eye(3, dtype=vector.dtype)
+    # [w]x [w]x = w w^T - |w|^2 I: no product of matrices, full precision on accelerators too.
+    twice = vector[..., :, None] * vector[..., None, :] - square * eye
+    return eye + inverse * jnp.sin(angle) * k + second * twice
 
 
 def rotation_vectors(
