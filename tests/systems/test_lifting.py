@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxrecon.bodies import joints49_forward, joints49_model, load_body
@@ -78,7 +77,7 @@ def test_the_true_body_lands_on_its_own_keypoints(drawn, body):
     assert transl[:, 2].min() > 0.9
     where = (batch["center"], batch["scale"], batch["image_size"], batch["focal_length"])
     np.testing.assert_allclose(batch["cam"], full_to_crop_camera(transl, *where), atol=1e-3)
-    points = system.crop_points(joints[:, 25:], batch["cam"], batch)
+    points = system.crop_points(joints[:, 25:], jnp.asarray(batch["cam"]), batch)
     pixels = (np.asarray(points) + 1) * np.array([SIZE[1], SIZE[0]]) / 2
     np.testing.assert_allclose(pixels, seen, atol=0.05)
 
@@ -163,29 +162,14 @@ def test_bodies_teach_the_lifter_and_the_head_alone(small):
     assert float(jnp.abs(points["lifter"]["first"]["kernel"]).max()) > 0
     assert float(jnp.abs(points["neck1"]["kernel"]).max()) == 0
 
-    # A few steps down this gradient, with other bodies each time, and the bodies are known better.
-    params, optimizer = variables["params"], optax.adam(1e-3)
-    moments = optimizer.init(params)
-    for step in range(40):
-        _, gradient = objective(params, jax.random.key(step))
-        change, moments = optimizer.update(gradient, moments)
-        params = optax.apply_updates(params, change)
-    assert float(objective(params, jax.random.key(2))[0]) < 0.8 * float(value)
-
-
-def test_learning_from_bodies_comes_before_the_first_batch(small):
-    system, variables = small
+    # And with other bodies each time, before the first batch, they become known better.
     seen = []
-    taught = dataclasses.replace(system, lifting_steps=40)
+    taught = dataclasses.replace(system, lifting_steps=60)
     prepared = taught.prepare(variables, jax.random.key(4), lambda *row: seen.append(row))
-    again = taught.prepare(variables, jax.random.key(4), lambda *row: None)
-    jax.tree.map(np.testing.assert_array_equal, prepared["params"], again["params"])
-    assert seen[-1][:2] == (40, 40) and np.isfinite(seen[-1][2])
-    before, after = variables["params"]["main"], prepared["params"]["main"]
-    assert not np.array_equal(before["head"]["fc1"]["kernel"], after["head"]["fc1"]["kernel"])
-    np.testing.assert_array_equal(
-        before["backbone"]["conv1"]["kernel"], after["backbone"]["conv1"]["kernel"]
-    )
+    assert seen[-1][:2] == (60, 60) and np.isfinite(seen[-1][2])
+    assert float(objective(prepared["params"], jax.random.key(2))[0]) < 0.8 * float(value)
+    before, after = (v["params"]["main"]["backbone"] for v in (variables, prepared))
+    np.testing.assert_array_equal(before["conv1"]["kernel"], after["conv1"]["kernel"])
     assert system.prepare(variables, jax.random.key(4), lambda *row: None) is variables
 
 
