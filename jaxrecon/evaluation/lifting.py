@@ -121,7 +121,7 @@ def measure_sequence(
     if baseline:
         posed = jax.jit(lambda v, b: system.rigid(v, b))(dict(variables), batch)
         others[RIGID] = _sequence_scores(system, posed, batch, poses, target)
-        shape = jnp.asarray(variables["constants"]["rigid_shape"])
+        shape = _middle(jnp.asarray(variables["constants"]["rigid_shape"]))
         turned = metrics.match_shape(jnp.broadcast_to(shape, target.shape), _middle(target))
         others[ORACLE] = _errors(turned, target)
     if poses.depth is not None:
