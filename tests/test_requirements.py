@@ -69,7 +69,7 @@ def test_what_comes_is_not_listed_any_more(data):
         "data set 'h36m', split 'test_p2'", "config.body.path", "config.training.init_from",
     }  # fmt: skip
     # Other sets are measured while training only.
-    config = load_config(config, {"eval_every": 0})
+    config = load_config(config, {"training.eval_every": 0, "training.eval_epochs": 0})
     assert set(lacking(config)) == {"config.body.path", "config.training.init_from"}
     (data / "weights/metahmr-start").mkdir(parents=True)
     for name in ("SMPL_NEUTRAL.pkl", "SMPL_FEMALE.npz", "J_regressor_extra.npy"):

@@ -64,7 +64,10 @@ class Block(nn.Module):
         """The same, faster, from the same weights: statistics of the whole batch, one device."""
         layer: Any = self.get_variable("params", dense)
         scaled: Any = self.get_variable("params", norm)
-        weights = (layer["kernel"], layer["bias"], scaled["scale"], scaled["bias"])
+        # Outside of jit they may be NumPy's, which the hand-written derivative would see as such.
+        weights = map(
+            jnp.asarray, (layer["kernel"], layer["bias"], scaled["scale"], scaled["bias"])
+        )
         out, mean, var = dense_norm_relu(x, *weights, skip, BatchNorm.epsilon)
         if self.is_mutable_collection("batch_stats"):
             batch = {"mean": mean, "var": var * (len(x) / max(len(x) - 1, 1))}
