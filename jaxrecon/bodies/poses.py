@@ -272,19 +272,22 @@ def sample_views(
     return camera @ upright @ heading
 
 
-def sample_poses(rng: np.random.Generator, count: int) -> Float[np.ndarray, "n 24 3"]:
+def sample_poses(
+    rng: np.random.Generator, count: int, frontal: float = 0.0
+) -> Float[np.ndarray, "n 24 3"]:
     """Natural poses of people seen by a camera, as axis-angle vectors in radians.
 
     Args:
         rng: NumPy generator; the same state gives the same poses.
         count: number of poses.
+        frontal: see `sample_views`.
 
     Returns:
         (count, 24, 3) float64; row 0 is the global orientation in the camera frame (y down),
         rows 1..23 lie inside `pose_limits`.
     """
     matrices = sample_body(rng, count)
-    matrices[:, 0] = sample_views(rng, count) @ matrices[:, 0]
+    matrices[:, 0] = sample_views(rng, count, frontal) @ matrices[:, 0]
     return Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(count, 24, 3)
 
 

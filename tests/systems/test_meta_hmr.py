@@ -166,6 +166,12 @@ def test_adaptation_lowers_the_2d_loss_and_keeps_the_weights(tiny):
     np.testing.assert_allclose(first.vertices, result.history.vertices[0], atol=2e-4)
 
 
+def test_images_adapt_in_even_groups_on_a_cpu():
+    groups = [adaptation.images_at_once(count, "cpu") for count in (1, 3, 6, 7, 20)]
+    assert groups == [1, 3, 3, 1, 4]
+    assert adaptation.images_at_once(20, "gpu") == 20
+
+
 @pytest.mark.slow
 def test_images_that_adapt_alone_do_not_see_each_other(tiny):
     system, variables = tiny

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from scipy.spatial.transform import Rotation
 
 from jaxrecon.bodies import BodyModel, joints49_forward
-from jaxrecon.bodies.poses import sample_body, sample_views
+from jaxrecon.bodies.poses import sample_poses
 from jaxrecon.geometry.cameras import apply_affine, full_to_crop_camera, project
 from jaxrecon.geometry.rotations import axis_angle_to_matrix
 from jaxrecon.networks.points import PointLifter
@@ -46,10 +45,7 @@ def pose_bank(count: int = POSES, seed: int = 1) -> Float[np.ndarray, "n 24 3"]:
         seed: Of the generator; the photographs have other poses.
     """
     rng = np.random.default_rng([seed, count])
-    rotmats = sample_body(rng, count)
-    rotmats[:, 0] = sample_views(rng, count, FRONTAL) @ rotmats[:, 0]
-    turned = Rotation.from_matrix(rotmats.reshape(-1, 3, 3)).as_rotvec()
-    return turned.reshape(count, 24, 3).astype(np.float32)
+    return sample_poses(rng, count, FRONTAL).astype(np.float32)
 
 
 def draw_batch(
