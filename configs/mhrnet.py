@@ -56,6 +56,7 @@ def _default() -> ConfigDict:
     config.system.w_cycle = 1.0
     config.system.w_procrust = 1.0
     config.system.w_view = 1.0  # published: 0
+    config.system.w_likely = 0.1  # published: 0
     config.system.view_tilt = 0.3
     config.system.w_depth = 5.0  # where there is a classical fit (data.fit)
     config.system.pairs = 64
@@ -68,7 +69,7 @@ def _default() -> ConfigDict:
     config.system.weight_decay = 1e-4
     config.system.decay = 0.5
     config.system.decay_every = 15
-    config.system.cosine_epochs = 14  # the rate falls to 0 until then; 0: by `decay`
+    config.system.cosine_epochs = 12  # the rate falls to 0 until then; 0: by `decay`
     config.system.seed = 0
     config.system.published_lift = True
 
@@ -92,7 +93,7 @@ def _default() -> ConfigDict:
     config.data.subset = 1.0
 
     config.training = ConfigDict()
-    config.training.epochs = 14
+    config.training.epochs = 12
     config.training.batch_size = 128
     config.training.seed = 555
     config.training.keep_partial = False  # train on the last, smaller batch too (published)
@@ -130,6 +131,7 @@ def _sequence(config: ConfigDict) -> None:
     config.system.published_lift = False
     config.system.joints = 0
     config.system.w_view = 0.0  # the fit's depth does what second views are for
+    config.system.w_likely = 0.0
     config.system.w_depth = 20.0
     config.system.pairs = 16
     config.system.procrust_from = 200
@@ -151,6 +153,7 @@ def _paper(config: ConfigDict) -> None:
     config.system.blocks = 6
     config.system.w_reprojection = 5.0
     config.system.w_view = 0.0
+    config.system.w_likely = 0.0
     config.system.procrust_from = 10
     config.system.align_until = 15
     config.system.optimizer_name = "sgd"

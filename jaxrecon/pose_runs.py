@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrecon.config import config_from_dict, load_config, save_config
 from jaxrecon.data.lifting import PoseSet, hide_keypoints
@@ -23,6 +24,7 @@ from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
 from jaxrecon.report.lifting import write_lifting_page
 from jaxrecon.runs import check_same_run
 from jaxrecon.systems.mhr_net import MHRNet, published
+from jaxrecon.systems.mhr_net.likelihood import fit_views
 from jaxrecon.training.checkpoints import (
     Checkpoints,
     RunRecord,
@@ -79,6 +81,14 @@ def prepare(config: Any) -> PoseRun:
     return PoseRun(config, system, {"constants": constants}, train_set, test_set)
 
 
+def _whole_poses(poses: PoseSet) -> np.ndarray:
+    """The normalised 2D poses of a set of which no joint is missing."""
+    arrays = poses.arrays()
+    keypoints2d = np.asarray(arrays["keypoints2d"])
+    seen = arrays.get("visible")
+    return keypoints2d if seen is None else keypoints2d[np.asarray(seen).all(axis=1)]
+
+
 def train_run(config: Any, workdir: str | Path, stream: Any = None) -> PoseRun:
     """Trains as a resolved config says; continues where the run in `workdir` stopped.
 
@@ -105,6 +115,10 @@ def train_run(config: Any, workdir: str | Path, stream: Any = None) -> PoseRun:
         whole = {**variables, "constants": run.variables["constants"]}
         return scores_of(dataclasses.replace(run, variables=whole)).own
 
+    constants = run.variables["constants"]
+    if system.w_likely > 0:
+        views = fit_views(_whole_poses(run.train_set), run.config.training.seed)
+        constants = constants if views is None else {**constants, "views": views}
     result = train_epochs(
         run.config,
         system,
@@ -114,6 +128,7 @@ def train_run(config: Any, workdir: str | Path, stream: Any = None) -> PoseRun:
         evaluate if run.config.training.eval_every > 0 else None,
         initial=initial,
         first_epoch=first,
+        constants=constants,
         stream=stream,
     )
     variables = {**result.variables, "constants": run.variables["constants"]}

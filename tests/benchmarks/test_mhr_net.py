@@ -6,6 +6,7 @@ import pytest
 
 from jaxrecon.config import load_config
 from jaxrecon.systems.mhr_net import MHRNet, Noise
+from jaxrecon.systems.mhr_net.likelihood import fit_views
 from jaxrecon.systems.mhr_net.published import to_state_dict
 from jaxrecon.training.epochs import epoch_function
 from jaxrecon.training.parallel import step_function
@@ -58,14 +59,18 @@ def test_training_step(benchmark, preset, dense):
     data = poses(STEPS * BATCH)
     epoch = epoch_function(system, optimizer, BATCH, False)
     on_device = jax.device_put({"keypoints2d": data})
+    constants = {"views": fit_views(poses(7000))} if system.w_likely else {}
     held = {"state": create_state(system, optimizer, system.example(), 0)}
-    variables = jax.tree.map(np.array, variables_of(held["state"], {}))
+    variables = jax.tree.map(np.array, variables_of(held["state"], constants))
 
     def ours():
-        held["state"], metrics = epoch(held["state"], {}, on_device, ON, jax.random.PRNGKey(0))
+        held["state"], metrics = epoch(
+            held["state"], constants, on_device, ON, jax.random.PRNGKey(0)
+        )
         return metrics
 
     module = Theirs(system, dense).load(to_state_dict(variables)).train()
+    module.views = jax.tree.map(torch.from_numpy, variables["constants"].get("views", {}))
     theirs = trainer(module)
     drawn = noises(system, STEPS)
     batches = [

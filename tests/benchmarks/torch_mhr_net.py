@@ -124,13 +124,23 @@ class MHRNet(nn.Module):
         total = own.w_reprojection * (own.w_final * final + own.w_mean * mean)
         total = total + own.w_cycle * cycle + own.w_procrust * procrust
         if view is not None:
-            total = total + own.w_view * self._view(seen[best, rows], view)
+            points = seen[best, rows]
+            target = (points - points[:, :1]) @ exponential(view)
+            image = target[..., :2] / torch.clamp(5 + target[..., 2:], min=1)
+            total = total + own.w_view * self._view(target, image)
+            total = total + own.w_likely * self._surprise(image).mean()
         return total
 
-    def _view(self, points, view):
+    def _surprise(self, image):
+        """Of second views, as 2D poses (not published)."""
+        points = (image - image[:, :1]).flatten(1)
+        away = points[None] - self.views["mean"][:, None]
+        away = (away @ self.views["whiten"].mT).square().sum(-1)
+        density = self.views["log_weight"] - 0.5 * away.T
+        return -torch.logsumexp(density, 1) / points.shape[1]
+
+    def _view(self, target, image):
         """What is seen from another side must be lifted to what it is there (not published)."""
-        target = (points - points[:, :1]) @ exponential(view)
-        image = target[..., :2] / torch.clamp(5 + target[..., 2:], min=1)
         feature = self.fe_net(self._wide(image.reshape(len(image), -1)))
         shape = self._flat(self.shape_layer(self.alpha_layer(feature)))
         turn = exponential(self._flat(self.rot_layer(feature)))

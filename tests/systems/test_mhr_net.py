@@ -13,6 +13,7 @@ from jaxrecon.systems.mhr_net import MHRNet, Noise, metrics, published, rigid
 from jaxrecon.systems.mhr_net.cameras import see, turn
 from jaxrecon.systems.mhr_net.evidence import centre_keypoints
 from jaxrecon.systems.mhr_net.hparams import settings_of
+from jaxrecon.systems.mhr_net.likelihood import fit_views, surprise
 from jaxrecon.systems.mhr_net.rotations import exponential
 from jaxrecon.training.parallel import step_function
 from jaxrecon.training.state import TrainState
@@ -89,6 +90,50 @@ def test_every_weight_but_the_unused_layer_learns(variables, loss):
         name = jax.tree_util.keystr(path)
         if name.endswith("['kernel']"):
             assert np.any(value) == ("trans_layer" not in name), name
+
+
+def test_mixture_is_a_density_that_knows_its_poses():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(4)
+    centre = 0.3 * rng.normal(size=(2, 5, 2))
+    which = rng.integers(0, 2, 600)
+    data = (centre[which] + 0.02 * rng.normal(size=(600, 5, 2))).astype(np.float32)
+    mixture = jax.device_get(fit_views(data))
+    count, width = mixture["mean"].shape
+    assert (count, width) == (6, 10)
+
+    points = (data - data[:, :1]).reshape(600, -1)[:20]
+    parts = []
+    for k in range(count):
+        inverse = np.linalg.inv(mixture["whiten"][k].astype(np.float64))
+        spread = inverse @ inverse.T
+        parts.append(scipy_stats.multivariate_normal(mixture["mean"][k], spread).logpdf(points))
+    offset = np.linalg.slogdet(mixture["whiten"].astype(np.float64))[1]
+    weight = mixture["log_weight"] + 0.5 * width * np.log(2 * np.pi) - offset
+    assert np.exp(weight).sum() == pytest.approx(1, abs=1e-3)
+    want = -np.logaddexp.reduce(np.stack(parts) + weight[:, None], axis=0) / width
+    np.testing.assert_allclose(surprise(mixture, data[:20]), want, rtol=1e-3)
+
+    mixed = np.concatenate([data[which == 0][:50, :3], data[which == 1][:50, 3:]], axis=1)
+    assert surprise(mixture, mixed).min() > surprise(mixture, data).max()
+    assert fit_views(data[:99]) is None
+
+
+def test_unlikely_second_views_count(system, variables):
+    views = fit_views(poses(200))
+    likely = dataclasses.replace(system, w_likely=0.5)
+    batch = {"keypoints2d": poses()}
+    given = {**variables, "constants": {"views": views}}
+
+    @jax.jit
+    def compare(given):
+        plain, _ = system.loss(given, batch, KEY, True)
+        return plain, *likely.loss(given, batch, KEY, True)
+
+    plain, total, aux = compare(given)
+    term = aux.metrics["loss_likely"]
+    np.testing.assert_allclose(total, plain + 0.5 * term, rtol=1e-5)
+    assert np.isfinite(term) and term != 0
 
 
 def test_rotation_has_a_finite_derivative_at_zero():

@@ -70,6 +70,7 @@ class Forward:
     reprojection: Any
     cycle: Any
     view: Any
+    likely: Any
     procrust: Any
     pairs: Any
     batch_stats: Any

@@ -35,6 +35,7 @@ from jaxrecon.systems.mhr_net.evidence import (
     turn_about_axis,
     visibility,
 )
+from jaxrecon.systems.mhr_net.likelihood import surprise
 from jaxrecon.systems.mhr_net.losses import (
     depth_distance,
     mean_point_distance,
@@ -65,6 +66,8 @@ class MHRNet(System):
         w_view: Weight of the second view: S* is turned, projected and lifted again, and must
             come out as it was turned. 0 (published): off; needed where few steps and varied
             poses would end in flat shapes (its ancestor, ITES, canonicalises this way).
+        w_likely: Weight of how unlikely second views are as 2D poses (`likelihood`; not
+            published), where `constants["views"]` says what poses look like. 0: off.
         view_tilt: Deviation in radians of how far second views leave the level (they come from
             all sides); negative: any rotation at all.
         w_depth: Weight of the distance in depth, centred, of S* and of S^B from the `depth` of a
@@ -96,6 +99,7 @@ class MHRNet(System):
     w_cycle: float = 1.0
     w_procrust: float = 1.0
     w_view: float = 0.0
+    w_likely: float = 0.0
     view_tilt: float = 0.15
     w_depth: float = 5.0
     pairs: int = 64
@@ -182,8 +186,12 @@ class MHRNet(System):
             angle=jax.random.uniform(keys[2], (size,), maxval=FULL_TURN_HALF),
             permutation=jax.random.permutation(keys[3], count),
             z_angle=z_angle,
-            view=self._draw_view(keys[5], count) if self.w_view > 0 else None,
+            view=self._draw_view(keys[5], count) if self.second_views else None,
         )
+
+    @property
+    def second_views(self) -> bool:
+        return self.w_view > 0 or self.w_likely > 0
 
     def _draw_view(self, key: Array, count: int) -> Array:
         """Rotation vectors about the image's vertical, tilted a little; or of any rotation."""
@@ -260,12 +268,17 @@ class MHRNet(System):
             seen,
             centre,
         )
-        cycle = view = procrust = jnp.zeros(())
+        cycle = view = likely = procrust = jnp.zeros(())
         pairs = None
         if losses:
             cycle = self._cycle(call, basis_shape, noise, batch.get("align", True), train)
             if noise.view is not None:
-                view = self._view(call, joints3d, noise.view, train)
+                target = turn(joints3d - joints3d[:, :1], exponential(noise.view))
+                image = see(target, self.projection)
+                if self.w_view > 0:
+                    view = self._view(call, target, image, train)
+                if self.w_likely > 0 and "views" in variables["constants"]:
+                    likely = jnp.mean(surprise(variables["constants"]["views"], image))
             if noise.permutation is not None:
                 procrust, pairs = procrustean_residual(
                     shape, noise.permutation, self.pairs, self.margin
@@ -278,6 +291,7 @@ class MHRNet(System):
             self.w_final * final + self.w_mean * mean,
             cycle,
             view,
+            likely,
             self.w_procrust * procrust,
             pairs,
             stats["value"],
@@ -308,12 +322,8 @@ class MHRNet(System):
         found = call(MHRNetwork.recover, turn(target, random), train)
         return mean_point_distance(found, target)
 
-    def _view(
-        self, call: Callable[..., Array], in_camera: Array, view: Array, train: bool
-    ) -> Array:
+    def _view(self, call: Callable[..., Array], target: Array, image: Array, train: bool) -> Array:
         """S* seen from another side must have, as its S^B, what it is there."""
-        target = turn(in_camera - in_camera[:, :1], exponential(view))
-        image = see(target, self.projection)
         feature = call(MHRNetwork.features, image, jnp.ones(image.shape[:2]), train)
         shape = call(MHRNetwork.shape, call(MHRNetwork.coefficients, feature))
         found = turn(shape, exponential(call(MHRNetwork.rotation_vector, feature)))
@@ -331,7 +341,7 @@ class MHRNet(System):
         done = self.forward(variables, batch, noise, train)
         procrust = done.procrust * jnp.asarray(batch.get("procrust", True), jnp.float32)
         total = self.w_reprojection * done.reprojection + self.w_cycle * done.cycle + procrust
-        total = total + self.w_view * done.view
+        total = total + self.w_view * done.view + self.w_likely * done.likely
         terms = {
             "loss_reprojection": done.reprojection,
             "loss_cycle": done.cycle,
@@ -339,6 +349,8 @@ class MHRNet(System):
         }
         if self.w_view > 0:
             terms["loss_view"] = done.view
+        if self.w_likely > 0:
+            terms["loss_likely"] = done.likely
         if "depth" in batch:
             found = (done.lifting.joints3d, turn(done.lifting.basis_shape, done.lifting.rotation))
             terms["loss_depth"] = sum(
