@@ -106,6 +106,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             cut=0.1,
             description="More of the default: trains the small model that ships with the package.",
         ),
+        OpenBodyConfig(
+            name="others",
+            train=10000,
+            test=1,
+            image_size=192,
+            seed=1,
+            frontal=1.0,
+            cut=0.1,
+            description="As many others like those of `medium`, for the same purpose.",
+        ),
         OpenBodyConfig(name="large", train=40000, test=2000, description="Trains overnight."),
     ]
 
