@@ -236,11 +236,12 @@ def _pretrain(config: ConfigDict) -> None:
     config.system.weights.points = 0.3
     config.system.lifting_steps = 12000
     config.system.weights.lifting = 1.0
-    config.data.datasets = ("open_body/medium",)
+    config.data.datasets = ("open_body/medium", "open_body/others", "open_body")
+    config.data.cache_mb = 4096
     config.evaluation.examples = config.evaluation.examples_in_training = 0
     config.evaluation.batch_size = 50
     config.training.steps = 14000
-    config.training.batch_size = 24
+    config.training.batch_size = 64
     config.training.log_every = 100
     config.training.eval_every = 1000
     config.training.checkpoint_every = 500

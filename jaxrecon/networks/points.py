@@ -66,7 +66,7 @@ class PointPooling(nn.Module):
 
     @nn.compact
     def __call__(self, stages: list[Float[AnyArray, "b _h _w _c"]]) -> dict[str, Array]:
-        """`features` (B, C), and `point_logits` (B, h, w, points) on the grid of the first stage.
+        """`features` (B, C), and `point_logits` (B, 2h, 2w, points): four to a cell of the first.
 
         Args:
             stages: Activations, finest first.
@@ -81,15 +81,19 @@ class PointPooling(nn.Module):
         merged = Conv(_CHANNELS, 3, 1, 1, name="smooth")(merged)
         merged = nn.relu(BatchNorm(**self.norm, name="smooth_bn")(merged))
 
-        logits = nn.Dense(self.points, name="maps")(merged)
-        attention = nn.softmax(logits.reshape(count, height * width, self.points), axis=1)
+        # Four logits for each cell: a joint is found more closely than the maps are fine.
+        finer = nn.Dense(4 * self.points, name="maps")(merged)
+        logits = finer.reshape(count, height, width, 2, 2, self.points).transpose(0, 1, 3, 2, 4, 5)
+        logits = logits.reshape(count, 2 * height, 2 * width, self.points)
+        attention = nn.softmax(logits.reshape(count, -1, self.points), axis=1)
         attention = attention.transpose(0, 2, 1)
-        places = attention @ grid(height, width)
+        places = attention @ grid(2 * height, 2 * width)
         lifted = PointLifter(self.features, name="lifter")(
-            places, place_spread(attention, places, height, width)
+            places, place_spread(attention, places, 2 * height, 2 * width)
         )
         # What is found there, and overall, says what points cannot: what is near and what is far.
-        found = attention @ merged.reshape(count, height * width, _CHANNELS)
+        cells = attention.reshape(count, self.points, height, 2, width, 2).sum((3, 5))
+        found = cells.reshape(count, self.points, -1) @ merged.reshape(count, -1, _CHANNELS)
         overall = jnp.mean(stages[-1], (1, 2))
         x = jnp.concatenate([found.reshape(count, -1), overall], -1)
         x = nn.relu(

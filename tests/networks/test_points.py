@@ -29,12 +29,27 @@ def pooled():
 
 def test_features_end_with_the_places(pooled):
     out, _ = pooled
-    logits = np.asarray(out["point_logits"]).reshape(2, 24, 3)
+    logits = np.asarray(out["point_logits"]).reshape(2, 96, 3)
     weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    expected = np.einsum("bpj,pc->bjc", weights, np.asarray(grid(4, 6)))
+    expected = np.einsum("bpj,pc->bjc", weights, np.asarray(grid(8, 12)))
     assert out["features"].shape == (2, 16 + 6)
     np.testing.assert_allclose(out["features"][:, 16:], expected.reshape(2, 6), atol=1e-5)
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
+
+
+def test_a_cell_holds_four_logits_in_order(pooled):
+    _, variables = pooled
+    params = variables["params"]
+    # Nothing is seen, and each of the four logits of a cell says its own number.
+    bias = np.repeat(np.arange(4.0), 3).astype(np.float32)
+    kernel = np.zeros_like(params["maps"]["kernel"])
+    changed = {**params, "maps": {"kernel": kernel, "bias": bias}}
+    stages = [np.zeros((2, 4, 6, 8), np.float32), np.zeros((2, 2, 3, 8), np.float32)]
+    net = PointPooling(points=3, features=16, norm=NORM)
+    out = net.apply({**variables, "params": changed}, stages)
+    found = np.asarray(out["point_logits"])
+    np.testing.assert_array_equal(found[0, :2, 2:4, 0], [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(found, np.tile(found[:1, :2, :2], (2, 4, 6, 1)))
 
 
 def make_logits(place: tuple[int, int], height: float) -> jax.Array:

@@ -114,10 +114,10 @@ def test_pooled_features_are_the_lifter_s_where_appearance_says_nothing():
     neck = jax.tree.map(jnp.zeros_like, variables["params"]["neck2"])
     variables = {**variables, "params": {**variables["params"], "neck2": neck}}
     out = pooling.apply(variables, stages)
-    attention = jax.nn.softmax(out["point_logits"].reshape(2, 24, 3), 1).transpose(0, 2, 1)
+    attention = jax.nn.softmax(out["point_logits"].reshape(2, 96, 3), 1).transpose(0, 2, 1)
     places = np.asarray(out["features"][:, 16:]).reshape(2, 3, 2)
     expected = PointLifter(16).apply(
-        {"params": variables["params"]["lifter"]}, places, place_spread(attention, places, 4, 6)
+        {"params": variables["params"]["lifter"]}, places, place_spread(attention, places, 8, 12)
     )
     np.testing.assert_allclose(out["features"][:, :16], expected, atol=1e-5)
 
@@ -164,9 +164,9 @@ def test_bodies_teach_the_lifter_and_the_head_alone(small):
 
     # And with other bodies each time, before the first batch, they become known better.
     seen = []
-    taught = dataclasses.replace(system, lifting_steps=60)
+    taught = dataclasses.replace(system, lifting_steps=50)
     prepared = taught.prepare(variables, jax.random.key(4), lambda *row: seen.append(row))
-    assert seen[-1][:2] == (60, 60) and np.isfinite(seen[-1][2])
+    assert seen[-1][:2] == (50, 50) and np.isfinite(seen[-1][2])
     assert float(objective(prepared["params"], jax.random.key(2))[0]) < 0.8 * float(value)
     before, after = (v["params"]["main"]["backbone"] for v in (variables, prepared))
     np.testing.assert_array_equal(before["conv1"]["kernel"], after["conv1"]["kernel"])

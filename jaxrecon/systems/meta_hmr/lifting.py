@@ -213,10 +213,11 @@ def learn_from_bodies(
         **variables,
         "constants": {k: v for k, v in variables["constants"].items() if k in used},
     }
-    keys = jax.random.split(key, steps - steps % chunk)
-    for done in range(0, len(keys), chunk):
-        state, value = some(state, fixed, keys[done : done + chunk])
-        report(done + chunk, float(value))
+    keys = jax.random.split(key, steps)
+    for first in range(0, steps, chunk):
+        part = keys[first : first + chunk]
+        state, value = some(state, fixed, part)
+        report(first + len(part), float(value))
     return _with(params, state[0])
 
 
