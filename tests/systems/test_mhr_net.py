@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 from jaxrecon.errors import UserError
 from jaxrecon.io.torch_files import read_checkpoint, write_checkpoint
@@ -93,7 +94,6 @@ def test_every_weight_but_the_unused_layer_learns(variables, loss):
 
 
 def test_mixture_is_a_density_that_knows_its_poses():
-    scipy_stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(4)
     centre = 0.3 * rng.normal(size=(2, 5, 2))
     which = rng.integers(0, 2, 600)
@@ -107,7 +107,7 @@ def test_mixture_is_a_density_that_knows_its_poses():
     for k in range(count):
         inverse = np.linalg.inv(mixture["whiten"][k].astype(np.float64))
         spread = inverse @ inverse.T
-        parts.append(scipy_stats.multivariate_normal(mixture["mean"][k], spread).logpdf(points))
+        parts.append(multivariate_normal(mixture["mean"][k], spread).logpdf(points))
     offset = np.linalg.slogdet(mixture["whiten"].astype(np.float64))[1]
     weight = mixture["log_weight"] + 0.5 * width * np.log(2 * np.pi) - offset
     assert np.exp(weight).sum() == pytest.approx(1, abs=1e-3)

@@ -6,7 +6,6 @@ needs no 3D. Its relatives are the discriminator of Drover et al. 2018 ("Can 3D 
 from 2D projections alone?") and the flow of Wandt et al. 2022 (ElePose, section 3.3).
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -30,6 +29,7 @@ def fit_views(keypoints2d: Float[AnyArray, "n j 2"], seed: int = 0) -> Mixture |
 
     Args:
         keypoints2d: poses without missing joints.
+        seed: of the choice of poses and of where components start.
 
     Returns:
         `mean` (k, d), `whiten` (k, d, d) and `log_weight` (k,) of the densities, d = 2 j; None
@@ -45,10 +45,8 @@ def fit_views(keypoints2d: Float[AnyArray, "n j 2"], seed: int = 0) -> Mixture |
     return _maximise(points, points[:count])
 
 
-@functools.partial(jax.jit, static_argnames="rounds")
-def _maximise(
-    points: Float[Array, "n d"], start: Float[Array, "k d"], rounds: int = _ROUNDS
-) -> Mixture:
+@jax.jit
+def _maximise(points: Float[Array, "n d"], start: Float[Array, "k d"]) -> Mixture:
     width = points.shape[1]
     floor = FLOOR**2 * jnp.mean(jnp.var(points, axis=0)) * jnp.eye(width)
 
@@ -78,7 +76,7 @@ def _maximise(
 
     everything = jnp.broadcast_to(jnp.cov(points.T), (len(start), width, width))
     first = mixture(start, everything / 4, jnp.full(len(start), 1.0 / len(start)))
-    return lax.scan(improve, first, None, length=rounds)[0]
+    return lax.scan(improve, first, None, length=_ROUNDS)[0]
 
 
 def _log_densities(mixture: Mixture, points: Float[Array, "n d"]) -> Float[Array, "n k"]:

@@ -186,12 +186,8 @@ class MHRNet(System):
             angle=jax.random.uniform(keys[2], (size,), maxval=FULL_TURN_HALF),
             permutation=jax.random.permutation(keys[3], count),
             z_angle=z_angle,
-            view=self._draw_view(keys[5], count) if self.second_views else None,
+            view=self._draw_view(keys[5], count) if max(self.w_view, self.w_likely) > 0 else None,
         )
-
-    @property
-    def second_views(self) -> bool:
-        return self.w_view > 0 or self.w_likely > 0
 
     def _draw_view(self, key: Array, count: int) -> Array:
         """Rotation vectors about the image's vertical, tilted a little; or of any rotation."""
